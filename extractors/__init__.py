@@ -1,0 +1,1 @@
+"""Backbones: pixels -> features. One file per kind."""

@@ -1,0 +1,1 @@
+"""The live side: smoothing and events now; sources, store and sinks of the daemon later."""

@@ -1,0 +1,108 @@
+"""From a config to objects: the sections of a pipeline, checked, and everything they build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+from streaming.events import Settings as EventSettings
+from streaming.smoothing import EmaSettings
+from streaming.smoothing import Settings as SmoothingSettings
+from vad.calibration import Calibration
+from vad.config import Config, ConfigError, Document
+from vad.extractor import Extractor, ExtractorSettings
+from vad.head import NormalHead, NormalHeadSettings
+from vad.model import Model, ModelError, load
+from vad.weights import WeightsError
+
+__all__ = ["Composition", "Scorer", "scorer"]
+
+
+class _Sections(Config):
+    """Sections that have no folder of kinds; the others pass through unchecked."""
+
+    extractor: Any
+    head: Any
+    smoothing: SmoothingSettings = EmaSettings()
+    events: EventSettings = EventSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """The settings of one pipeline."""
+
+    extractor: ExtractorSettings
+    head: NormalHeadSettings
+    smoothing: SmoothingSettings
+    events: EventSettings
+
+    @classmethod
+    def of(cls, document: Document) -> Composition:
+        """Check every section. Raises ConfigError with one line per mistake."""
+        mistakes: list[str] = []
+        checked: dict[str, Any] = {}
+        try:
+            sections = document.validate(_Sections, document.data)
+            checked = {"smoothing": sections.smoothing, "events": sections.events}
+        except ConfigError as error:
+            mistakes.append(str(error))
+        for section, package in (("extractor", "extractors"), ("head", "vad.heads")):
+            if section in document.data:
+                try:
+                    checked[section] = document.component(package, section)
+                except ConfigError as error:
+                    mistakes.append(str(error))
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return cls(**checked)
+
+    @classmethod
+    def read(cls, path: Path, *, overrides: list[str], runtime: str | None) -> Composition:
+        """From a YAML file, with command-line overrides on top."""
+        return cls.of(Document.read(path).override(_with_runtime(overrides, runtime)))
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, defaults included, as plain data."""
+        return {name: getattr(self, name).model_dump(mode="json") for name in ("extractor", "head", "smoothing", "events")}
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A fitted model, ready to score."""
+
+    settings: Composition
+    extractor: Extractor
+    head: NormalHead
+    calibration: Calibration
+    model: Model
+
+
+def scorer(folder: Path, *, overrides: list[str], runtime: str | None) -> Scorer:
+    """Load a model directory and build what it needs.
+
+    Overrides of the extractor or the head that would change their features are refused: the model was
+    fitted with them.
+    """
+    model = load(folder)
+    document = Document(str(folder), model.config, {}).override(_with_runtime(overrides, runtime))
+    settings = Composition.of(document)
+    fitted = Composition.of(Document(str(folder), model.config, {}))
+    for name, free in (("extractor", {"runtime", "weights"}), ("head", {"top"})):
+        before, after = (getattr(which, name).model_dump() for which in (fitted, settings))
+        changed = [key for key in before if key not in free and before[key] != after.get(key)] if before.keys() == after.keys() else ["kind"]
+        if changed:
+            raise ModelError(f"{folder}: was fitted with {name}.{changed[0]} = {before[changed[0]]!r}; "
+                             "to change that, fit it again")
+    extractor = settings.extractor.build()  # type: ignore[attr-defined]
+    if extractor.digest != model.extractor_digest:
+        raise WeightsError(f"{folder}: was fitted with other {settings.extractor.kind} weights "
+                           f"({model.extractor_digest[:12]}…, found {extractor.digest[:12]}…); set extractor.weights or fit it again")
+    head = settings.head.build()  # type: ignore[attr-defined]
+    model.restore(head)
+    return Scorer(settings, extractor, head, model.calibration, model)
+
+
+def _with_runtime(overrides: list[str], runtime: str | None) -> list[str]:
+    return overrides if runtime is None else [*overrides, f"extractor.runtime={runtime}"]

@@ -1,0 +1,178 @@
+"""What normal-only heads share: their contract, and a bounded sample of normal footage to fit from.
+
+A head is fitted in one pass over the features of normal footage and gives back the raw scores of that
+footage, each judged by a fit without its own part of it ("leave one out"): calibration needs scores of
+normal moments that the head has not seen.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from vad.config import Config
+from vad.types import Array, HeadScores
+
+Context = Literal["everywhere", "row", "place"]
+FOLDS = 8  # parts that normal footage is split into for leave-one-out, when there are fewer videos than this
+
+
+class TooLittleFootage(ValueError):
+    """Not enough normal snippets to fit on."""
+
+
+class NormalHeadSettings(Config):
+    """Settings that every head fitted on normal footage has."""
+
+    kind: str
+    reduce: int | None = Field(128, ge=1, description="principal components kept; null keeps the features as they are")
+    context: Context = Field("row", description="what a place is compared with: everywhere, its picture row, or itself")
+    top: int = Field(3, ge=1, description="a snippet's score is the mean of its this many highest places")
+    fit_memory_mb: int = Field(1024, ge=1, description="normal snippets kept while fitting; longer footage is sampled")
+    seed: int = 0
+
+
+class NormalHead(nn.Module, ABC):
+    """A head that learns from normal footage of one camera.
+
+    Features are rows (B, D) or maps of places (B, h, w, D); a row is a map with one place.
+    Raw scores are distances: 0 and up, higher is more anomalous.
+    """
+
+    mean_D: Tensor
+    basis_DE: Tensor
+    scale_C: Tensor
+
+    def __init__(self, settings: NormalHeadSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        for name in ("mean_D", "basis_DE", "scale_C", *self.tables):
+            self.register_buffer(name, torch.empty(0))
+
+    tables: tuple[str, ...] = ()  # names of the buffers that a subclass fits
+
+    @abstractmethod
+    def _fit_contexts(self, samples_NCPE: Tensor, groups_N: Tensor) -> Tensor:
+        """Fit all contexts; returns leave-one-out distances (N, C, P)."""
+
+    @abstractmethod
+    def _distances(self, features_BCPE: Tensor) -> Tensor:
+        """Distance of each place to normal: (B, C, P)."""
+
+    def fit(self, batches: Iterable[tuple[int, Array]]) -> Array:
+        """One pass over (video number, features of consecutive snippets); returns leave-one-out raw scores.
+
+        The scores belong to the sampled snippets, in the order of the footage. Raises TooLittleFootage.
+        """
+        sample = _Sample(self.settings.fit_memory_mb * 2**20, self.settings.seed)
+        for video, features in batches:
+            sample.add(video, _as_maps(features))
+        maps_NHWD, groups_N = sample.take()
+        self.mean_D, self.basis_DE = principal_components(maps_NHWD, self.settings.reduce)
+        samples = torch.cat([self._project(part.float()) for part in maps_NHWD.split(64)])
+        distances = self._fit_contexts(self._contexts(samples), groups_N)
+        # places differ in how far apart normal things are; one unit is the typical distance in that context
+        self.scale_C = distances.mean((0, 2)).clamp_min(1e-6)
+        return np.asarray(self._raw(distances / self.scale_C[:, None]).numpy())
+
+    def score(self, features: Array) -> HeadScores:
+        """Raw scores of a batch of snippets, with a heat map where the features have places."""
+        if self.mean_D.numel() == 0:
+            raise ValueError("this head has not been fitted")
+        maps_BHWD = torch.from_numpy(_as_maps(features))
+        if maps_BHWD.shape[-1] != len(self.mean_D):
+            raise ValueError(f"features have {maps_BHWD.shape[-1]} values per place, this head was fitted on {len(self.mean_D)}")
+        with torch.inference_mode():
+            batch, height, width, _ = maps_BHWD.shape
+            distances = self._distances(self._contexts(self._project(maps_BHWD))) / self.scale_C[:, None]
+            heat = self._heat(distances, height, width).numpy() if height * width > 1 else None
+            return HeadScores(np.asarray(self._raw(distances).numpy()), heat)
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take the tables that ``state_dict`` gave."""
+        for name in ("mean_D", "basis_DE", "scale_C", *self.tables):
+            setattr(self, name, state[name])
+
+    def _project(self, maps_BHWD: Tensor) -> Tensor:
+        centred = maps_BHWD - self.mean_D
+        return centred @ self.basis_DE if self.basis_DE.numel() else centred
+
+    def _contexts(self, maps_BHWE: Tensor) -> Tensor:
+        """(B, h, w, E) -> (B, C contexts, P places in each, E)."""
+        batch, height, width, size = maps_BHWE.shape
+        shape = {"everywhere": (1, height * width), "row": (height, width), "place": (height * width, 1)}
+        return maps_BHWE.reshape(batch, *shape[self.settings.context], size)
+
+    def _heat(self, distances_BCP: Tensor, height: int, width: int) -> Tensor:
+        return distances_BCP.reshape(len(distances_BCP), height, width)
+
+    def _raw(self, distances_BCP: Tensor) -> Tensor:
+        places = distances_BCP.flatten(1)
+        return places.topk(min(self.settings.top, places.shape[1]), dim=1).values.mean(1)
+
+
+class _Sample:
+    """A uniform sample of a stream of snippets, bounded in bytes (reservoir sampling, float16 maps)."""
+
+    def __init__(self, budget: int, seed: int) -> None:
+        self._budget = budget
+        self._random = np.random.default_rng(seed)
+        self._kept: list[tuple[int, int, Array]] = []  # (position in the footage, video, map)
+        self._seen = 0
+
+    def add(self, video: int, maps_BHWD: Array) -> None:
+        for features in maps_BHWD.astype(np.float16):
+            limit = max(self._budget // features.nbytes, 2)
+            item = (self._seen, video, features)
+            if len(self._kept) < limit:
+                self._kept.append(item)
+            elif (slot := int(self._random.integers(self._seen + 1))) < limit:
+                self._kept[slot] = item
+            self._seen += 1
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Maps (N, h, w, D) float16 in the order of the footage, and the leave-one-out group of each."""
+        if len(self._kept) < 2 * FOLDS:
+            raise TooLittleFootage(f"too little normal footage to fit on: {len(self._kept)} snippets, at least "
+                                   f"{2 * FOLDS} are needed; give longer or more videos, or a smaller hop")
+        self._kept.sort(key=lambda item: item[0])
+        maps = torch.from_numpy(np.stack([features for _, _, features in self._kept]))
+        videos = np.unique([video for _, video, _ in self._kept], return_inverse=True)[1]
+        if videos.max() + 1 >= FOLDS:
+            groups = videos
+        else:  # few videos: cut the footage into consecutive parts instead
+            groups = np.arange(len(videos)) * FOLDS // len(videos)
+        self._kept = []
+        return maps, torch.from_numpy(groups)
+
+
+def principal_components(maps_NHWD: Tensor, keep: int | None) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and the ``keep`` directions of largest variance (D, keep) over all places; empty basis keeps all."""
+    rows = maps_NHWD.flatten(0, 2)
+    size = rows.shape[1]
+    total = torch.zeros(size, dtype=torch.float64)
+    outer = torch.zeros(size, size, dtype=torch.float64)
+    for part in rows.split(16384):
+        values = part.float()
+        total += values.sum(0, dtype=torch.float64)
+        outer += (values.T @ values).double()
+    mean = total / len(rows)
+    if keep is None or keep >= size:
+        return mean.float(), torch.empty(0)
+    covariance = outer / len(rows) - torch.outer(mean, mean)
+    vectors = torch.linalg.eigh(covariance).eigenvectors
+    return mean.float(), vectors[:, -keep:].flip(1).float().contiguous()
+
+
+def _as_maps(features: Array) -> Array:
+    if features.ndim == 2:
+        return features[:, None, None, :]
+    if features.ndim == 4:
+        return features
+    raise ValueError(f"features must be (B, D) or (B, h, w, D), got {features.shape}")

@@ -1,0 +1,144 @@
+"""One code path from pixels to scores: decode -> clips -> features -> head -> calibration.
+
+Offline scoring, fitting and the live side all pull from ``feature_stream``; smoothing and events are added
+by the caller, who owns them. Decoding runs in a thread, one clip ahead, while the network computes.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from vad.calibration import Calibration
+from vad.clips import Windower
+from vad.extractor import Extractor, ExtractorSettings
+from vad.head import NormalHead
+from vad.types import Array, Clip, Frame, ScoreCurve, to_frames
+from vad.video import Video
+
+T = TypeVar("T")
+_END = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Frames that came since the cut before, and the clip that the last of them completed, if any."""
+
+    frames: list[Frame]  # without pixels
+    clip: Clip | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What is known about one snippet after the head."""
+
+    start_frame: int
+    end_frame: int
+    start: float  # seconds
+    end: float
+    raw: float
+    score: float  # calibrated, not yet smoothed
+    heat: Array | None  # (h, w)
+
+
+@dataclass
+class Timeline:
+    """What is known about every frame of a video so far: three numbers each, no pixels."""
+
+    pts: list[float] = field(default_factory=list)
+    breaks: list[int] = field(default_factory=list)  # damaged frames, and frames that follow damage
+
+    def add(self, frames: Iterable[Frame]) -> None:
+        """Note these frames."""
+        for frame in frames:
+            self.pts.append(frame.pts)
+            if frame.corrupt or frame.after_gap:
+                self.breaks.append(frame.index)
+
+    def curve(self, spans: list[tuple[int, int]], raw: list[float], scores: list[float]) -> ScoreCurve:
+        """The frame-level curve of snippets with these spans and values."""
+        spans_T2 = np.array(spans, np.int64).reshape(-1, 2)
+        breaks = np.array(self.breaks, np.int64)
+
+        def hold(values: list[float]) -> Array:
+            return to_frames(np.array(values, np.float32), spans_T2, num_frames=len(self.pts), breaks=breaks)
+
+        return ScoreCurve(np.array(self.pts), hold(raw), hold(scores))
+
+
+def cuts(video: Video, settings: ExtractorSettings) -> Iterator[Cut]:
+    """Frames of a video, cut wherever a clip is complete; the last cut has the rest and no clip."""
+    windower = Windower(settings)
+    frames: list[Frame] = []
+    for frame in video.frames(size=settings.size, resize=settings.resize, wants=windower.wants):
+        clip = windower.step(frame)
+        frames.append(Frame(frame.index, frame.pts, None, frame.after_gap, frame.corrupt))
+        if clip is not None:
+            yield Cut(frames, clip)
+            frames = []
+    yield Cut(frames, None)
+
+
+def feature_stream(video: Video, extractor: Extractor) -> Iterator[tuple[Cut, Array | None]]:
+    """Cuts with the features (1, …) of their clips; decoding runs ahead in a thread."""
+    for cut in ahead(cuts(video, extractor.settings)):
+        yield cut, None if cut.clip is None else extractor(cut.clip.pixels[None])
+
+
+def score_stream(video: Video, extractor: Extractor, head: NormalHead, calibration: Calibration,
+                 timeline: Timeline) -> Iterator[Scored]:
+    """Scored snippets of a video, in order; ``timeline`` learns about every frame."""
+    for cut, features in feature_stream(video, extractor):
+        timeline.add(cut.frames)
+        if cut.clip is None or features is None:
+            continue
+        said = head.score(features)
+        start, end = cut.clip.start_frame, cut.clip.end_frame
+        yield Scored(start, end, timeline.pts[start], cut.clip.pts + 1 / video.probe.fps, float(said.raw_B[0]),
+                     float(calibration(said.raw_B)[0]), None if said.heat_BHW is None else said.heat_BHW[0])
+
+
+def ahead(source: Iterator[T], *, depth: int = 2) -> Iterator[T]:
+    """The items of ``source``, made in a thread up to ``depth`` items ahead; its exceptions are raised here."""
+    items: queue.Queue[object] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: object) -> None:
+        while not stop.is_set():
+            try:
+                items.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def run() -> None:
+        try:
+            for item in source:
+                put(item)
+                if stop.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+            put(_Failure(error))
+        else:
+            put(_END)
+
+    thread = threading.Thread(target=run, name="decode", daemon=True)
+    thread.start()
+    try:
+        while (item := items.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
