@@ -29,22 +29,23 @@ SOURCE_FRAMES, SOURCE_WIDTH, SOURCE_HEIGHT = 795, 768, 576
 NORMAL_PART, STAGED_PART = (0, 480), (480, 795)  # first frame, and one past the last
 BACKGROUND_STEP = 12  # every so many frames one goes into the median background
 
-# The scene, measured in the picture: people standing upright are 1.72 m tall on average, the ground is a plane.
+# The ground as a plane, fitted to how tall people appear in each row, if they are 1.72 m tall on average.
 HORIZON_Y = -76.0
 PIXELS_PER_METRE = 0.142  # per row below the horizon
-FOCAL_PX = 1144.0
+FOCAL_PX = 1144.0  # assumed: a horizontal field of view of 37 degrees
 LAMP_POST_X, LAMP_POST_FOOT_Y = (427, 439), 392  # the one thing of the scene that stands in front of the runner
 
 # The runner: one pedestrian in profile, over one walking cycle of the normal part, cut out of a box that follows him.
 CYCLE_FRAMES = (390, 392, 394, 396, 398)
 CYCLE_BOX = (610.0, 274.0, 692.0, 407.0)  # left, top, right, bottom in the first of them
 CYCLE_DRIFT = (6.25, 1.7)  # pixels that the box moves per frame, across and down
-DIFFERENCE_RANGE = (36.0, 70.0)  # difference to the background, from fully clear to fully solid
+DIFFERENCE_RANGE = (18.0, 44.0)  # difference to the background, from fully clear to fully solid
+SHADOW_DIFFERENCE = 24.0  # what the shadow about the feet adds to it, in the lowest third of the box
 LEAN = 0.10  # forward, as a runner does: pixels across per pixel of height
 
 # The event: from beyond the left edge to beyond the right one, in a straight line over the ground.
 EVENT_FRAME = 702
-EVENT_FROM, EVENT_TO = (-30.0, 570.0), (800.0, 215.0)  # where the feet are
+EVENT_FROM, EVENT_TO = (-14.0, 563.0), (786.0, 221.0)  # where the feet are
 METRES_PER_FRAME = 0.6  # pedestrians of this clip make 0.10 to 0.17
 
 SOURCE_TEXT = "vtest.avi, sample clip of OpenCV (Debian package opencv-doc 4.6.0+dfsg), frames {first} to {last}"
@@ -132,6 +133,7 @@ def cut_out(frame: Picture, background: FloatArray, box: tuple[float, float, flo
     colour_HWC = frame[top:bottom, left:right].astype(np.float32)
     difference_HW = np.abs(colour_HWC - background[top:bottom, left:right]).max(axis=2)
     low, high = DIFFERENCE_RANGE
+    difference_HW[-len(difference_HW) // 3 :] -= SHADOW_DIFFERENCE
     alpha_HW = closed(np.clip((blurred(difference_HW, 1) - low) / (high - low), 0.0, 1.0), 1)
     seed_HW = np.zeros(alpha_HW.shape, dtype=bool)
     seed_HW[alpha_HW.shape[0] // 2, alpha_HW.shape[1] // 4 : -alpha_HW.shape[1] // 4] = True
@@ -260,8 +262,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the demo's two clips from OpenCV's sample clip vtest.avi.")
     parser.add_argument("source", type=Path, help="path of vtest.avi")
     parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--width", type=int, default=384, help="width of the clips in pixels (default: 384)")
-    parser.add_argument("--crf", type=int, default=23, help="x264's constant rate factor (default: 23)")
+    parser.add_argument("--width", type=int, default=512, help="width of the clips in pixels (default: 512)")
+    parser.add_argument("--crf", type=int, default=22, help="x264's constant rate factor (default: 22)")
     arguments = parser.parse_args()
     make(arguments.source, arguments.out, arguments.width, arguments.crf)
 

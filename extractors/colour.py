@@ -40,7 +40,6 @@ class Network(nn.Module):
 
     def forward(self, clips_BTHWC: Tensor) -> Tensor:
         """Every frame counts the same; where the grid does not divide the picture, its places overlap."""
-        pictures_BHWC = clips_BTHWC.float().mean(1) / 255
-        if self.grid is None:
-            return pictures_BHWC.mean((1, 2))
-        return F.adaptive_avg_pool2d(pictures_BHWC.permute(0, 3, 1, 2), self.grid).permute(0, 2, 3, 1)
+        pictures_B3HW = clips_BTHWC.float().mean(1).permute(0, 3, 1, 2) / 255
+        colours_B3hw = F.adaptive_avg_pool2d(pictures_B3HW, self.grid or (1, 1))
+        return colours_B3hw.permute(0, 2, 3, 1) if self.grid else colours_B3hw.flatten(1)

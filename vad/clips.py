@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 
 import numpy as np
 
@@ -24,13 +24,14 @@ class Windower:
         self._settings = settings
         hops_to_fill = -(-settings.span // settings.hop)
         self._first_end = hops_to_fill * settings.hop  # in sampled frames since the start or the last gap
-        self._next_tick = -np.inf
+        self._last_pts = -math.inf
         self._restart(0)
 
     def _restart(self, frame_index: int) -> None:
-        self._pixels: deque[Pixels] = deque(maxlen=self._settings.clip_frames)
+        self._pixels: dict[int, Pixels] = {}  # of the samples that a coming clip needs, by their number
         self._sampled = 0
         self._start = frame_index
+        self._next_tick = -math.inf
         self._is_sample = False
 
     def wants(self, pts: float) -> bool:
@@ -40,28 +41,37 @@ class Windower:
 
     def step(self, frame: Frame) -> Clip | None:
         """Take the next frame; a Clip when it completes a snippet."""
-        if frame.corrupt or frame.after_gap:
-            self._restart(frame.index + frame.corrupt)
-            if frame.corrupt or frame.pixels is None:
-                return None
-            self._is_sample = True
+        if frame.corrupt:
+            self._restart(frame.index + 1)
+            return None
+        if frame.after_gap:
+            self._restart(frame.index)
+            # wants() could not know of the gap; without pixels the clips begin at the next frame
+            self._is_sample = frame.pixels is not None and self._due(frame.pts)
         if not self._is_sample:
             return None
         if self._in_clip(self._sampled):
             assert frame.pixels is not None, "wants() asked for these pixels"
-            self._pixels.append(frame.pixels)
+            self._pixels[self._sampled] = frame.pixels
         self._sampled += 1
         if self._sampled < self._first_end or self._sampled % self._settings.hop:
             return None
-        clip = Clip(np.stack(self._pixels), self._start, frame.index + 1, frame.pts)
+        span = self._settings.span
+        members = range(self._sampled - span, self._sampled, self._settings.stride)
+        clip = Clip(np.stack([self._pixels[sample] for sample in members]), self._start, frame.index + 1, frame.pts)
+        needed_from = self._sampled + self._settings.hop - span
+        self._pixels = {sample: pixels for sample, pixels in self._pixels.items() if sample >= needed_from}
         self._start = frame.index + 1
         return clip
 
     def _due(self, pts: float) -> bool:
+        """Whether this frame is the nearest one to the next tick of the sampling rate."""
         if self._settings.fps is None:
             return True
         period = 1 / self._settings.fps
-        if pts < self._next_tick - 1e-6:
+        to_next_frame = min(pts - self._last_pts, period)
+        self._last_pts = pts
+        if pts < self._next_tick - to_next_frame / 2 - 1e-6:  # of two as near the earlier, in spite of rounding
             return False
         # stay on the grid of ticks; after a pause start a new one
         self._next_tick = self._next_tick + period if pts < self._next_tick + period else pts + period

@@ -65,7 +65,9 @@ class Document:
             problem = " ".join(str(cause.problem or cause.context).split())
             raise ConfigError(f"{where}: not valid YAML: {problem}") from cause
         except YAMLError as cause:
-            raise ConfigError(f"{path}: not valid YAML: {cause}") from cause
+            raise ConfigError(f"{path}: not valid YAML: {' '.join(str(cause).split())}") from cause
+        except RecursionError as cause:
+            raise ConfigError(f"{path}: nested too deeply for a config") from cause
         if not isinstance(node, Mapping):
             raise ConfigError(f"{path}: the top level must be a mapping of sections")
         places: dict[tuple[str, ...], tuple[int, int]] = {}
@@ -150,7 +152,8 @@ def available(package: str) -> list[str]:
     True
     """
     root = importlib.util.find_spec(package)
-    assert root is not None and root.submodule_search_locations is not None, package
+    assert root is not None, package
+    assert root.submodule_search_locations is not None, package
     return sorted(m.name for m in pkgutil.iter_modules(root.submodule_search_locations) if not m.name.startswith("_"))
 
 
@@ -212,16 +215,21 @@ def _known_keys(settings: type[BaseModel], location: tuple[str | int, ...]) -> l
 
 def _plain(node: Any, path: tuple[str, ...], places: dict[tuple[str, ...], tuple[int, int]]) -> Any:
     """Strip ruamel's round-trip types and note the place of every key."""
+    from ruamel.yaml.scalarbool import ScalarBoolean
+
     if isinstance(node, Mapping):
         result = {}
         for key, value in node.items():
-            line, column = node.lc.key(key)  # type: ignore[attr-defined]
             here = (*path, str(key))
-            places[here] = (line + 1, column + 1)
+            if key in (node.lc.data or ()):  # type: ignore[attr-defined]  # else it was merged in by "<<" and stands elsewhere
+                line, column = node.lc.key(key)  # type: ignore[attr-defined]
+                places[here] = (line + 1, column + 1)
             result[str(key)] = _plain(value, here, places)
         return result
     if isinstance(node, list):
         return [_plain(value, (*path, str(i)), places) for i, value in enumerate(node)]
+    if isinstance(node, ScalarBoolean):  # an anchored true or false, which ruamel derives from int
+        return bool(node)
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
             return plain(node)

@@ -49,7 +49,12 @@ class Extractor:
         self.digest = digest  # sha256 of the weights, or of the code's own version where there are none
         width, height = settings.size
         self._compiled: Compiled = compile_network(
-            network, runtime=settings.runtime, clip_shape=(settings.clip_frames, height, width), digest=digest, name=name)
+            network,
+            runtime=settings.runtime,
+            clip_shape=(settings.clip_frames, height, width),
+            digest=digest,
+            name=name,
+        )
 
     @property
     def runtime(self) -> str:

@@ -23,7 +23,7 @@ Context = Literal["everywhere", "row", "place"]
 FOLDS = 8  # parts that normal footage is split into for leave-one-out, when there are fewer videos than this
 
 
-class TooLittleFootage(ValueError):
+class TooLittleFootageError(ValueError):
     """Not enough normal snippets to fit on."""
 
 
@@ -36,6 +36,10 @@ class NormalHeadSettings(Config):
     top: int = Field(3, ge=1, description="a snippet's score is the mean of its this many highest places")
     fit_memory_mb: int = Field(1024, ge=1, description="normal snippets kept while fitting; longer footage is sampled")
     seed: int = 0
+
+    @abstractmethod
+    def build(self) -> NormalHead:
+        """An empty head, to be fitted or restored."""
 
 
 class NormalHead(nn.Module, ABC):
@@ -68,7 +72,7 @@ class NormalHead(nn.Module, ABC):
     def fit(self, batches: Iterable[tuple[int, Array]]) -> Array:
         """One pass over (video number, features of consecutive snippets); returns leave-one-out raw scores.
 
-        The scores belong to the sampled snippets, in the order of the footage. Raises TooLittleFootage.
+        The scores belong to the sampled snippets, in the order of the footage. Raises TooLittleFootageError.
         """
         sample = _Sample(self.settings.fit_memory_mb * 2**20, self.settings.seed)
         for video, features in batches:
@@ -87,9 +91,11 @@ class NormalHead(nn.Module, ABC):
             raise ValueError("this head has not been fitted")
         maps_BHWD = torch.from_numpy(_as_maps(features))
         if maps_BHWD.shape[-1] != len(self.mean_D):
-            raise ValueError(f"features have {maps_BHWD.shape[-1]} values per place, this head was fitted on {len(self.mean_D)}")
+            raise ValueError(
+                f"features have {maps_BHWD.shape[-1]} values per place, this head was fitted on {len(self.mean_D)}"
+            )
         with torch.inference_mode():
-            batch, height, width, _ = maps_BHWD.shape
+            _, height, width, _ = maps_BHWD.shape
             distances = self._distances(self._contexts(self._project(maps_BHWD))) / self.scale_C[:, None]
             heat = self._heat(distances, height, width).numpy() if height * width > 1 else None
             return HeadScores(np.asarray(self._raw(distances).numpy()), heat)
@@ -139,15 +145,15 @@ class _Sample:
     def take(self) -> tuple[Tensor, Tensor]:
         """Maps (N, h, w, D) float16 in the order of the footage, and the leave-one-out group of each."""
         if len(self._kept) < 2 * FOLDS:
-            raise TooLittleFootage(f"too little normal footage to fit on: {len(self._kept)} snippets, at least "
-                                   f"{2 * FOLDS} are needed; give longer or more videos, or a smaller hop")
+            raise TooLittleFootageError(
+                f"too little normal footage to fit on: {len(self._kept)} snippets, at least "
+                f"{2 * FOLDS} are needed; give longer or more videos, or a smaller hop"
+            )
         self._kept.sort(key=lambda item: item[0])
         maps = torch.from_numpy(np.stack([features for _, _, features in self._kept]))
         videos = np.unique([video for _, video, _ in self._kept], return_inverse=True)[1]
-        if videos.max() + 1 >= FOLDS:
-            groups = videos
-        else:  # few videos: cut the footage into consecutive parts instead
-            groups = np.arange(len(videos)) * FOLDS // len(videos)
+        # few videos: cut the footage into consecutive parts instead
+        groups = videos if videos.max() + 1 >= FOLDS else np.arange(len(videos)) * FOLDS // len(videos)
         self._kept = []
         return maps, torch.from_numpy(groups)
 

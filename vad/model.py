@@ -46,8 +46,10 @@ class Model:
         if not self.weights.is_file():
             raise ModelError(f"{self.folder}: its weight file {self.weights.name} is missing; copy the whole directory")
         if sha256(self.weights) != self.digest:
-            raise ModelError(f"{self.folder}: {self.weights.name} was changed after it was fitted; "
-                             "copy the directory again or fit it anew")
+            raise ModelError(
+                f"{self.folder}: {self.weights.name} was changed after it was fitted; "
+                "copy the directory again or fit it anew"
+            )
         head.restore(load_file(self.weights))
 
 
@@ -57,8 +59,15 @@ def check_target(folder: Path) -> None:
         raise ModelError(f"{folder}: holds something that is not a model; give another --out")
 
 
-def save(folder: Path, *, config: dict[str, Any], extractor_digest: str, head: NormalHead, calibration: Calibration,
-         fitted: dict[str, Any]) -> None:
+def save(
+    folder: Path,
+    *,
+    config: dict[str, Any],
+    extractor_digest: str,
+    head: NormalHead,
+    calibration: Calibration,
+    fitted: dict[str, Any],
+) -> None:
     """Write a model directory; an older model in it is replaced once the new one is whole."""
     from safetensors.torch import save as to_bytes
 
@@ -92,13 +101,21 @@ def load(folder: Path) -> Model:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest.get("format") != FORMAT:
-            raise ModelError(f"{folder}: is a model of format {manifest.get('format')} (vadwatch {manifest.get('vadwatch')}), "
-                             f"this vadwatch {__version__} reads format {FORMAT}; fit it again")
+            raise ModelError(
+                f"{folder}: is a model of format {manifest.get('format')} (vadwatch {manifest.get('vadwatch')}), "
+                f"this vadwatch {__version__} reads format {FORMAT}; fit it again"
+            )
         weights = manifest["weights"]
         if Path(weights["file"]).name != weights["file"]:
             raise ModelError(f"{folder}: its weight file {weights['file']!r} lies outside of it; fit it again")
-        return Model(folder, manifest["config"], manifest["extractor"]["digest"],
-                     Calibration.model_validate(manifest["calibration"]), manifest["fitted"],
-                     folder / weights["file"], weights["sha256"])
+        return Model(
+            folder,
+            manifest["config"],
+            manifest["extractor"]["digest"],
+            Calibration.model_validate(manifest["calibration"]),
+            manifest["fitted"],
+            folder / weights["file"],
+            weights["sha256"],
+        )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValidationError) as cause:
         raise ModelError(f"{folder}: its {MANIFEST} is damaged; copy the directory again or fit it anew") from cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -80,7 +81,10 @@ def blend(pixels: Pixels, heat_HW: Array) -> Pixels:
     """Redden the places that are rarer than usual: from 1 (the normal distance) to 4 times as far."""
     strength = np.clip((heat_HW - 1.5) / 2.5, 0, 1)
     small = Image.fromarray((strength * 255).astype(np.uint8))
-    alpha = np.asarray(small.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR), np.float32)[..., None] / 255
+    alpha = (
+        np.asarray(small.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR), np.float32)[..., None]
+        / 255
+    )
     red = np.array([255, 40, 20], np.float32)
     return (pixels * (1 - 0.6 * alpha) + red * 0.6 * alpha).astype(np.uint8)
 
@@ -98,12 +102,11 @@ class Strip:
 
     def __init__(self, curve: ScoreCurve, width: int, on: float) -> None:
         self._curve, self._width = curve, width
-        columns = np.minimum(np.arange(len(curve)) * width // max(len(curve), 1), width - 1)
-        high = np.zeros(width, np.float32)
-        np.fmax.at(high, columns, curve.score_N)
+        edges = np.arange(width + 1) * len(curve) // width
+        high = [np.max(np.nan_to_num(curve.score_N[a : max(b, a + 1)])) for a, b in itertools.pairwise(edges)]
         picture = Image.new("RGB", (width, _STRIP), _PAPER)
         pen = ImageDraw.Draw(picture)
-        for x, score in enumerate(high):
+        for x, score in enumerate(map(float, high)):
             pen.line((x, _STRIP, x, _STRIP - 1 - score * (_STRIP - 16)), fill=_ALARM if score >= on else _INK)
         threshold = _STRIP - 1 - on * (_STRIP - 16)
         pen.line((0, threshold, width, threshold), fill=_ALARM)

@@ -90,8 +90,9 @@ def feature_stream(video: Video, extractor: Extractor) -> Iterator[tuple[Cut, Ar
         yield cut, None if cut.clip is None else extractor(cut.clip.pixels[None])
 
 
-def score_stream(video: Video, extractor: Extractor, head: NormalHead, calibration: Calibration,
-                 timeline: Timeline) -> Iterator[Scored]:
+def score_stream(
+    video: Video, extractor: Extractor, head: NormalHead, calibration: Calibration, timeline: Timeline
+) -> Iterator[Scored]:
     """Scored snippets of a video, in order; ``timeline`` learns about every frame."""
     for cut, features in feature_stream(video, extractor):
         timeline.add(cut.frames)
@@ -99,8 +100,15 @@ def score_stream(video: Video, extractor: Extractor, head: NormalHead, calibrati
             continue
         said = head.score(features)
         start, end = cut.clip.start_frame, cut.clip.end_frame
-        yield Scored(start, end, timeline.pts[start], cut.clip.pts + 1 / video.probe.fps, float(said.raw_B[0]),
-                     float(calibration(said.raw_B)[0]), None if said.heat_BHW is None else said.heat_BHW[0])
+        yield Scored(
+            start,
+            end,
+            timeline.pts[start],
+            cut.clip.pts + 1 / video.probe.fps,
+            float(said.raw_B[0]),
+            float(calibration(said.raw_B)[0]),
+            None if said.heat_BHW is None else said.heat_BHW[0],
+        )
 
 
 def ahead(source: Iterator[T], *, depth: int = 2) -> Iterator[T]:
@@ -122,7 +130,7 @@ def ahead(source: Iterator[T], *, depth: int = 2) -> Iterator[T]:
                 put(item)
                 if stop.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+        except BaseException as error:
             put(_Failure(error))
         else:
             put(_END)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vad.types import Array, Event, Gap, ScoreCurve, Times
 from vad.video import pictures
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _COLUMNS = 2400  # a longer curve is drawn as the highest and lowest score of each column
 _THUMBNAILS = 6
+_DPI = 110
+_THUMBNAIL_HEIGHT = 144  # pixels of the plot
 _INK, _ALARM, _QUIET = "#1f4e79", "#c0392b", "#8a8a8a"
 
 
@@ -25,14 +31,15 @@ class Caption:
     off: float
 
 
-def draw(path: Path, *, video: Path, aspect: float, curve: ScoreCurve, events: list[Event], gaps: list[Gap],
-         caption: Caption) -> None:
+def draw(
+    path: Path, *, video: Path, aspect: float, curve: ScoreCurve, events: list[Event], gaps: list[Gap], caption: Caption
+) -> None:
     """Draw ``curve`` of ``video`` as a PNG. ``aspect`` is the picture's width over height."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    figure = Figure(figsize=(12, 5.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(12, 5.4), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     above, axes = figure.subplots(2, 1, height_ratios=(1, 2.1))
     start, end = float(curve.pts_N[0]), max(float(curve.pts_N[-1]), float(curve.pts_N[0]) + 1e-3)
@@ -46,17 +53,33 @@ def draw(path: Path, *, video: Path, aspect: float, curve: ScoreCurve, events: l
     axes.plot(times, high, color=_INK, lw=1.3)
     axes.axhline(caption.on, color=_ALARM, lw=0.9, ls="--")
     axes.axhline(caption.off, color=_ALARM, lw=0.9, ls=":")
-    axes.annotate(f"on {caption.on:g}", (1, caption.on), xycoords=("axes fraction", "data"), xytext=(4, 0),
-                  textcoords="offset points", va="center", color=_ALARM, fontsize=8)
-    axes.annotate(f"off {caption.off:g}", (1, caption.off), xycoords=("axes fraction", "data"), xytext=(4, 0),
-                  textcoords="offset points", va="center", color=_ALARM, fontsize=8)
+    axes.annotate(
+        f"on {caption.on:g}",
+        (1, caption.on),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        color=_ALARM,
+        fontsize=8,
+    )
+    axes.annotate(
+        f"off {caption.off:g}",
+        (1, caption.off),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        color=_ALARM,
+        fontsize=8,
+    )
     axes.set(xlim=(start, end), ylim=(0, 1), xlabel="time", ylabel=f"anomaly score ({caption.label})")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
     axes.spines[["top", "right"]].set_visible(False)
     above.set(xlim=(start, end), ylim=(0, 1))
     above.axis("off")
     words = f"{len(events)} event{'s' * (len(events) != 1)}" + (f", {len(gaps)} unreadable" if gaps else "")
-    above.set_title(f"{caption.title} · {words}", loc="left", fontsize=11)
+    figure.suptitle(f"{caption.title} · {words}", x=0.01, ha="left", fontsize=11)
     _thumbnails(above, axes, video, aspect, curve, events, (start, end))
     figure.savefig(path, format="png")
 
@@ -82,8 +105,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{text}" if hours else f"{minutes}:{text}"
 
 
-def _thumbnails(above, axes, video: Path, aspect: float, curve: ScoreCurve, events: list[Event],  # type: ignore[no-untyped-def]
-                limits: tuple[float, float]) -> None:
+def _thumbnails(
+    above: Axes,
+    axes: Axes,
+    video: Path,
+    aspect: float,
+    curve: ScoreCurve,
+    events: list[Event],
+    limits: tuple[float, float],
+) -> None:
     """The frames at the highest peaks, in order of time, each tied to its place on the curve."""
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
     from matplotlib.patches import ConnectionPatch
@@ -92,16 +122,32 @@ def _thumbnails(above, axes, video: Path, aspect: float, curve: ScoreCurve, even
     if not peaks and np.isfinite(curve.score_N).any():
         peaks = [float(curve.pts_N[np.nanargmax(curve.score_N)])]
     peaks.sort()
-    height = 120
     indices = sorted({int(np.searchsorted(curve.pts_N, time)) for time in peaks})
     indices = [min(index, len(curve) - 1) for index in indices]
-    shown = pictures(video, indices, size=(max(2, round(height * aspect / 2) * 2), height))
+    shown = pictures(video, indices, size=(max(2, round(_THUMBNAIL_HEIGHT * min(aspect, 1.6))), _THUMBNAIL_HEIGHT))
     places = spread([(curve.pts_N[i] - limits[0]) / (limits[1] - limits[0]) for i in indices])
     for index, picture, place in zip(indices, shown, places, strict=True):
-        above.add_artist(AnnotationBbox(OffsetImage(picture, zoom=0.9), (place, 0.5), xycoords="axes fraction", pad=0.15,
-                                        bboxprops={"edgecolor": _ALARM if events else _QUIET, "lw": 1}))
-        above.add_artist(ConnectionPatch((place, 0.02), (curve.pts_N[index], curve.score_N[index]), "axes fraction", "data",
-                                         axesA=above, axesB=axes, color=_QUIET, lw=0.7))
+        above.add_artist(
+            AnnotationBbox(
+                OffsetImage(picture, zoom=72 / _DPI),
+                (place, 0.5),
+                xycoords="axes fraction",
+                pad=0.15,
+                bboxprops={"edgecolor": _ALARM if events else _QUIET, "lw": 1},
+            )
+        )
+        above.add_artist(
+            ConnectionPatch(
+                (place, 0.02),
+                (curve.pts_N[index], curve.score_N[index]),
+                "axes fraction",
+                "data",
+                axesA=above,
+                axesB=axes,
+                color=_QUIET,
+                lw=0.7,
+            )
+        )
 
 
 def spread(wanted: list[float], *, gap: float = 1 / _THUMBNAILS) -> list[float]:
@@ -114,7 +160,7 @@ def spread(wanted: list[float], *, gap: float = 1 / _THUMBNAILS) -> list[float]:
     low = gap / 2
     for i, place in enumerate(wanted):
         after = len(wanted) - 1 - i
-        crowd = sum(abs(other - place) < gap / 2 for other in wanted[i + 1:])
+        crowd = sum(abs(other - place) < gap / 2 for other in wanted[i + 1 :])
         places.append(min(max(place - crowd * gap / 2, low), 1 - gap / 2 - after * gap))
         low = places[-1] + gap
     return places

@@ -18,8 +18,14 @@ from vad.files import replacing
 from vad.types import Event, Gap, ScoreCurve
 
 
-def write(folder: Path, *, curve: ScoreCurve, events: list[Event], record: Mapping[str, Any],
-          pictures: Mapping[str, Callable[[Path], None]]) -> None:
+def write(
+    folder: Path,
+    *,
+    curve: ScoreCurve,
+    events: list[Event],
+    record: Mapping[str, Any],
+    pictures: Mapping[str, Callable[[Path], None]],
+) -> None:
     """Write the results of one video into ``folder``.
 
     ``pictures`` maps file names to functions that draw them. Raises OSError, and then leaves what was there.
@@ -52,8 +58,15 @@ def read_curve(path: Path) -> ScoreCurve:
 
 def plain_events(events: list[Event]) -> list[dict[str, float]]:
     """Events as plain data, seconds."""
-    return [{"start": round(e.start, 6), "end": round(e.end, 6), "peak": round(e.peak, 6),
-             "peak_time": round(e.peak_time, 6)} for e in events]
+    return [
+        {
+            "start": round(e.start, 6),
+            "end": round(e.end, 6),
+            "peak": round(e.peak, 6),
+            "peak_time": round(e.peak_time, 6),
+        }
+        for e in events
+    ]
 
 
 def plain_gaps(gaps: list[Gap]) -> list[dict[str, float | str]]:

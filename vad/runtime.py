@@ -78,7 +78,9 @@ class _Torch:
     def __call__(self, clips_BTHWC: Pixels) -> Array:
         short = torch.autocast(self._device.type, torch.bfloat16, enabled=self.runtime == "torch-bf16")
         with torch.inference_mode(), short:
-            features: Tensor = self._network(torch.from_numpy(clips_BTHWC).to(self._device))
+            # torch takes no flipped and no read-only arrays; copies only those
+            clips = torch.from_numpy(np.require(clips_BTHWC, requirements=("C", "W")))
+            features: Tensor = self._network(clips.to(self._device))
         return np.asarray(features.float().cpu().numpy())
 
 
@@ -116,9 +118,11 @@ def _convert(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     with warnings.catch_warnings():
         # a conversion is for one shape, so sizes that become constants (in "SAME" padding) are meant
         warnings.filterwarnings("ignore", "Converting a tensor to a Python")
-        # OpenVINO's choice, not ours
+        # deprecated by torch, and still what OpenVINO's converter is built on
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
-        model = ov.convert_model(network, example_input=example, input=[(list(shape), ov.Type.u8)])
+        # unchecked: the check would run the network four times more, which is most of a conversion
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        model = ov.convert_model(traced, input=[(list(shape), ov.Type.u8)])
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
         temporary = Path(folder) / path.name
         ov.save_model(model, str(temporary), compress_to_fp16=False)

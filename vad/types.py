@@ -86,7 +86,8 @@ class ScoreCurve:
     def __post_init__(self) -> None:
         if not len(self.pts_N) == len(self.raw_N) == len(self.score_N):
             raise ValueError(
-                f"pts, raw and score must be equally long, got {len(self.pts_N)}, {len(self.raw_N)}, {len(self.score_N)}"
+                "pts, raw and score must be equally long, got "
+                f"{len(self.pts_N)}, {len(self.raw_N)}, {len(self.score_N)}"
             )
         if not np.all(np.diff(self.pts_N) > 0):
             raise ValueError("pts must rise from frame to frame")
@@ -127,8 +128,9 @@ class Gap:
             raise ValueError(f"a gap needs start < end, got [{self.start}, {self.end})")
 
 
-def to_frames(values_T: Array, spans_T2: npt.NDArray[np.int64], *, num_frames: int,
-              breaks: npt.NDArray[np.int64]) -> Array:
+def to_frames(
+    values_T: Array, spans_T2: npt.NDArray[np.int64], *, num_frames: int, breaks: npt.NDArray[np.int64]
+) -> Array:
     """Hold each snippet's value over its own frames: (T,) -> (N,).
 
     Snippet t covers frames ``[spans_T2[t, 0], spans_T2[t, 1])``. Frames after it hold its value until the next

@@ -29,9 +29,15 @@ from vad.types import Frame, Gap, Pixels
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv",
             ".3gp", ".ogv"}
 _DECORD_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi"}
+_DECORD_CODECS = {"h264", "mpeg4", "mjpeg", "vp8", "vp9", "libvpx-vp9"}
 _MISSING_FRAMES = 3  # fewer missing at the end are edit lists and rounding, not damage
 _DECODER_THREADS = 4  # the same everywhere: what survives damage depends on it, and each costs some frames of memory
 _CLOCK_RESET = 1.0  # seconds; a smaller step back is frames in disorder, a larger one a clock that began anew
+_CLOCK_PAUSE = 60.0  # seconds; a longer one is believed when a second frame tells of it
+_MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}  # of H.273 that swscale knows; it refuses the others, reserved ones too
+_UNSPECIFIED = 2
+_READ_ATTEMPTS = 100  # unreadable places in one file before the rest is given up
+_UNCOUNTED_SECONDS = 1.0  # missing at the end of a file that does not say how many frames it has
 
 log = logging.getLogger(__name__)
 Resize = Literal["stretch", "crop"]
@@ -54,7 +60,7 @@ class Probe:
     codec: str
     pixel_format: str
     container: str
-    rotation: int  # degrees counter-clockwise that the player has to turn the picture
+    rotation: int  # degrees counter-clockwise that the player has to turn the picture: 0, 90, 180 or 270
 
 
 class Video:
@@ -74,85 +80,120 @@ class Video:
         """Every decoded frame, in the order of display.
 
         ``size`` is (width, height) of the pictures, None the video's own; ``crop`` scales to cover it and
-        cuts the centre out. Only frames whose time ``wants`` accepts carry pixels; the others cost no
-        conversion. A damaged stretch ends with a frame marked ``after_gap`` and is noted in ``gaps``.
+        cuts the centre out. Only frames whose time ``wants`` accepts carry pixels, and the first one after
+        a gap, where a sampler begins anew; the others cost no conversion. A damaged stretch ends with a
+        frame marked ``after_gap`` and is noted in ``gaps``.
         """
+        self.gaps = []
         period = 1 / self.probe.fps
-        clock = _Clock(period)
         scaler = _Scaler(size, resize)
         index, damaged_since = 0, None
-        with _open(self.path) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for decoded in _decode(container, stream):
-                if decoded is None:
-                    damaged_since = clock.next if damaged_since is None else damaged_since
-                    continue
+        container, stream = _open(self.path)
+        with container:
+            clock = _Clock(period, start=float((stream.start_time or 0) * (stream.time_base or 0)))
+            decoder = _Decoder(container, stream)
+            for decoded, lost in decoder:
+                due = clock.next
                 pts = clock.repair(decoded.time)
                 corrupt = decoded.is_corrupt
-                if corrupt and damaged_since is None:
-                    damaged_since = pts
+                if damaged_since is None and (lost or corrupt):
+                    damaged_since = min(due, pts - period / 2) if lost else pts
                 after_gap = damaged_since is not None and not corrupt
                 if damaged_since is not None and not corrupt:
-                    self._note_gap(damaged_since, pts, "damaged")
+                    self.gaps.append(Gap(damaged_since, pts, "damaged"))
                     damaged_since = None
-                pixels = scaler(decoded) if not corrupt and wants(pts) else None
-                yield Frame(index, pts, pixels, after_gap, corrupt)
+                wanted = not corrupt and wants(pts)
+                yield Frame(index, pts, scaler(decoded) if wanted or after_gap else None, after_gap, corrupt)
                 index += 1
-        if damaged_since is not None:
-            self._note_gap(damaged_since, clock.next, "damaged")
-        if index and self.probe.frames - index >= _MISSING_FRAMES:
-            self._note_gap(clock.next, clock.next + (self.probe.frames - index) * period, "missing at the end")
-
-    def _note_gap(self, start: float, end: float, reason: str) -> None:
-        if end > start:
-            self.gaps.append(Gap(start, end, reason))
+            if damaged_since is not None:
+                self.gaps.append(Gap(damaged_since, clock.next, "damaged"))
+            end = max(_claimed_end(container, stream, clock.next, index, period), clock.next + decoder.lost * period)
+            if end > clock.next:
+                self.gaps.append(Gap(clock.next, end, "missing at the end"))
 
 
 def probe(path: Path) -> Probe:
     """Open a file and read what its container says; decodes at most the first picture."""
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        context = stream.codec_context
-        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-        rotation = 0
-        first = next((frame for frame in _decode(container, stream) if frame is not None), None)
+    container, stream = _open(path)
+    with container:
+        first = next((frame for frame, _ in _Decoder(container, stream)), None)
         if first is None:
             raise VideoError(f"{path}: no frame of it can be decoded; copy or record it again")
-        rotation = first.rotation % 360
-        width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        turns = _quarter_turns(first)
+        width, height = (first.width, first.height) if turns % 2 == 0 else (first.height, first.width)
         seconds = (float(stream.duration * stream.time_base) if stream.duration and stream.time_base
                    else (container.duration or 0) / av.time_base)
-        return Probe(path, width, height, float(rate) if rate else 25.0, stream.frames, max(seconds, 0.0), context.codec.name,
-                     first.format.name, container.format.name, rotation)
+        return Probe(path, width, height, float(rate) if rate else 25.0, stream.frames, max(seconds, 0.0),
+                     stream.codec_context.codec.name, first.format.name, container.format.name, 90 * turns)
 
 
 def pictures(path: Path, indices: Sequence[int], *, size: tuple[int, int]) -> list[Pixels]:
-    """The frames with these indices (rising), as (height, width, 3) uint8 RGB.
+    """The frames with these indices (rising), as (height, width, 3) uint8 RGB; black where there is no such frame.
 
     Used for thumbnails. decord reads them by index where it can be trusted; elsewhere PyAV decodes up to the last.
     """
     if not indices:
         return []
-    turned = probe(path).rotation
-    if path.suffix.lower() in _DECORD_SUFFIXES and not turned and importlib.util.find_spec("decord"):
+    if importlib.util.find_spec("decord") and _can_be_indexed(path):
         import decord
 
+        decord.logging.set_level(decord.logging.QUIET)
         try:
             reader = decord.VideoReader(str(path), width=size[0], height=size[1], num_threads=1)
             return list(reader.get_batch(list(indices)).asnumpy())
-        except (decord.DECORDError, IndexError) as cause:
+        except (decord.DECORDError, IndexError, RuntimeError) as cause:
             log.debug("decord cannot read %s (%s); PyAV decodes it in order", path, cause)
     scaler = _Scaler(size, "stretch")
     wanted = set(indices)
     found: dict[int, Pixels] = {}
-    with _open(path) as container:
-        decoded = (frame for frame in _decode(container, container.streams.video[0]) if frame is not None)
-        for index, frame in enumerate(itertools.islice(decoded, indices[-1] + 1)):
+    container, stream = _open(path)
+    with container:
+        for index, (frame, _) in enumerate(itertools.islice(_Decoder(container, stream), indices[-1] + 1)):
             if index in wanted:
                 found[index] = scaler(frame)
     black = np.zeros((size[1], size[0], 3), np.uint8)
     return [found.get(index, black) for index in indices]
+
+
+def _can_be_indexed(path: Path) -> bool:
+    """Whether decord finds the right frame of this file by its index.
+
+    It starts at a keyframe and counts. That goes wrong, without an error, where frames shown before a keyframe
+    come after it in the file (open GOPs, the habit of HEVC), where the decoder cannot really start at it
+    (H.264 but no IDR), where packets do not say when they are shown (H.264 in avi) and where an edit list
+    hides frames. It also leaves turned pictures lying.
+    """
+    found = probe(path)
+    if path.suffix.lower() not in _DECORD_SUFFIXES or found.codec not in _DECORD_CODECS or found.rotation:
+        return False
+    container, stream = _open(path)
+    with container:
+        h264 = found.codec == "h264"
+        if h264 and (stream.codec_context.extradata or b"")[:1] != b"\1":  # not led by lengths: as in avi
+            return False
+        shown_from = -math.inf
+        try:
+            for packet in itertools.takewhile(lambda packet: packet.size, container.demux(stream)):
+                if packet.pts is None or packet.is_discard or packet.pts < shown_from:
+                    return False
+                if packet.is_keyframe:
+                    if h264 and not _has_idr(bytes(packet)):
+                        return False
+                    shown_from = packet.pts
+        except av.error.FFmpegError:
+            return False
+    return True
+
+
+def _has_idr(data: bytes) -> bool:
+    """Whether a picture of H.264, its parts led by four bytes of length each, needs nothing before it."""
+    at = 0
+    while at + 4 < len(data):
+        if data[at + 4] & 31 == 5:
+            return True
+        at += 4 + int.from_bytes(data[at:at + 4], "big")
+    return False
 
 
 def find_videos(inputs: Sequence[Path]) -> list[Path]:
@@ -172,113 +213,171 @@ def find_videos(inputs: Sequence[Path]) -> list[Path]:
 
 
 class _Clock:
-    """Repairs times: none missing, none going back, each later than the one before."""
+    """Repairs times: none missing, none going back, each later than the one before.
 
-    def __init__(self, period: float) -> None:
+    One frame alone that is far from its neighbours is put beside them; from the second on, the clock itself
+    has jumped. A jump ahead is kept, as a pause in the recording; after a jump back the time goes on from where it was.
+    """
+
+    def __init__(self, period: float, *, start: float = 0.0) -> None:
         self._period = period
+        self._pause = max(_CLOCK_PAUSE, 100 * period)
         self._offset = 0.0
         self._last = -math.inf
-
-    @property
-    def next(self) -> float:
-        """When the next frame is due."""
-        return 0.0 if self._last == -math.inf else self._last + self._period
+        self._astray = False
+        self.next = start  # when the next frame is due
 
     def repair(self, time: float | None) -> float:
-        pts = self.next if time is None else time + self._offset
-        if pts <= self._last:
-            self._offset += self.next - pts  # the source's clock jumped back: carry on from here
-            pts = self.next
+        """The time of the next frame, given what the container says about it."""
+        pts = self.next if time is None or not math.isfinite(time) else time + self._offset
+        if self._last > -math.inf:
+            was_astray, self._astray = self._astray, not -_CLOCK_RESET < pts - self._last < self._pause
+            if self._astray and not was_astray:
+                pts = self._last + self._period / 2
+            elif pts <= self._last - _CLOCK_RESET:
+                self._offset += self.next - pts
+                pts = self.next
+            elif pts <= self._last:
+                pts = self._last + self._period / 2  # half: a frame in its right place can still follow
         self._last = pts
+        self.next = pts + self._period
         return pts
 
 
 class _Scaler:
-    """Turn, scale and cut one decoded frame in a filter graph, rebuilt when the stream changes."""
+    """Turn, scale and cut decoded frames, whatever their own size and format are.
+
+    swscale itself, without a filter graph around it: vf_scale takes chroma for centred where H.264 says left.
+    """
 
     def __init__(self, size: tuple[int, int] | None, resize: Resize) -> None:
         self._size, self._resize = size, resize
-        self._format: object = None
-        self._graph: av.filter.Graph
+        self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
-        rotation = frame.rotation % 360
-        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, rotation)
-        if form != self._format:
-            self._graph = self._build(frame, rotation)
-            self._format = form
-        self._graph.vpush(frame)
-        return self._graph.vpull().to_ndarray()
-
-    def _build(self, frame: av.VideoFrame, rotation: int) -> av.filter.Graph:
-        graph = av.filter.Graph()
-        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
-        chain = [source]
-        for name, arguments in self._filters(frame.width, frame.height, rotation):
-            chain.append(graph.add(name, arguments))
-        chain.append(graph.add("buffersink"))
-        for before, after in zip(chain, chain[1:], strict=False):
-            before.link_to(after)
-        graph.configure()
-        return graph
-
-    def _filters(self, width: int, height: int, rotation: int) -> Iterator[tuple[str, str]]:
-        if rotation in (90, 270):
-            yield "transpose", "cclock" if rotation == 90 else "clock"
-            width, height = height, width
-        elif rotation == 180:
-            yield from (("hflip", ""), ("vflip", ""))
-        if self._size is not None:
-            target_w, target_h = self._size
-            scaled_w, scaled_h = target_w, target_h
-            if self._resize == "crop":
-                factor = max(target_w / width, target_h / height)
-                scaled_w, scaled_h = max(round(width * factor), target_w), max(round(height * factor), target_h)
-            yield "scale", f"{scaled_w}:{scaled_h}:flags=bilinear"
-            yield "format", "rgb24"
-            if (scaled_w, scaled_h) != (target_w, target_h):
-                yield "crop", f"{target_w}:{target_h}:{(scaled_w - target_w) // 2}:{(scaled_h - target_h) // 2}"
-        else:
-            yield "format", "rgb24"
+        turns = _quarter_turns(frame)
+        shown = (frame.width, frame.height) if turns % 2 == 0 else (frame.height, frame.width)
+        width, height = scaled = self._size or shown
+        if self._resize == "crop":
+            factor = max(width / shown[0], height / shown[1])
+            scaled = max(round(shown[0] * factor), width), max(round(shown[1] * factor), height)
+        if frame.colorspace not in _MATRICES:
+            frame.colorspace = _UNSPECIFIED
+        stored = scaled if turns % 2 == 0 else (scaled[1], scaled[0])
+        rgb = self._reformatter.reformat(frame, width=stored[0], height=stored[1], format="rgb24",
+                                         interpolation=Interpolation.BILINEAR, threads=1)
+        left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+        upright = np.rot90(cast(Pixels, rgb.to_ndarray()), turns)
+        return np.ascontiguousarray(upright[top:top + height, left:left + width])
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    """Open with messages for people. The container has at least one real video stream."""
+class _Decoder:
+    """Frames of one stream, each with whether frames between it and the one before were lost.
+
+    A decoder reports an error several packets late and does not say which one: it runs threads. So an error
+    tells only that something was lost; a packet whose time passed without a picture tells where.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._errors = 0
+        self._untimed_error = False
+        self._waiting: list[int] = []  # heap of times of packets that went in and did not come out yet
+
+    def __iter__(self) -> Iterator[tuple[av.VideoFrame, bool]]:
+        for packet in self._packets():
+            if packet is not None and packet.pts is not None and packet.size and not packet.is_discard:
+                heapq.heappush(self._waiting, packet.pts)
+            try:
+                frames = self._stream.decode(packet)
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                self._errors += 1
+                self._untimed_error |= packet is not None and packet.pts is None
+                continue
+            for frame in frames:
+                yield frame, self._lost_before(frame.pts)
+
+    @property
+    def lost(self) -> int:
+        """Frames that went in last and never came out; known after the iteration."""
+        return len(self._waiting) if self._errors or len(self._waiting) >= _MISSING_FRAMES else 0
+
+    def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
+        """The packets of the stream, over unreadable places; the last one, empty or None, flushes the decoder."""
+        for _ in range(_READ_ATTEMPTS):
+            try:
+                yield from self._container.demux(self._stream)
+                return
+            except av.error.FFmpegError:
+                self._errors += 1
+        yield None
+
+    def _lost_before(self, pts: int | None) -> bool:
+        lost = int(self._untimed_error)
+        self._untimed_error = False
+        if pts is not None:
+            overdue = 0
+            while self._waiting and self._waiting[0] <= pts:
+                overdue += heapq.heappop(self._waiting) < pts
+            lost = max(lost, min(self._errors, overdue))
+        self._errors -= lost
+        return lost > 0
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """Quarter turns counter-clockwise that bring a decoded frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _claimed_end(container: InputContainer, stream: VideoStream, end: float, frames: int, period: float) -> float:
+    """When the video should have ended by its container, given when and after how many frames it did.
+
+    Only a loss that frame count and duration agree on is one: edit lists and long last frames spoil either.
+    """
+    if stream.frames and stream.frames - frames < _MISSING_FRAMES:
+        return end
+    if stream.duration is not None and stream.time_base is not None:
+        claimed = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    elif container.duration is not None and len(container.streams) == 1:
+        claimed = container.duration / av.time_base
+    else:
+        return end
+    least = _MISSING_FRAMES * period if stream.frames else max(_MISSING_FRAMES * period, _UNCOUNTED_SECONDS)
+    return claimed if claimed - end >= least - period / 2 else end
+
+
+def _open(path: Path) -> tuple[InputContainer, VideoStream]:
+    """Open a file and choose its first real video stream, with messages for people."""
     if path.is_dir():
         raise VideoError(f"{path}: is a folder, not a video")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise VideoError(f"{path}: is a pipe or a device, not a video file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); copy or record it again")
     try:
-        container = av.open(str(path))
+        # file: keeps a colon in the name from being taken for a protocol; tags may be in any encoding
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except PermissionError as cause:
         raise PermissionError(f"{path}: no permission to read it") from cause
     except (av.error.FFmpegError, ValueError) as cause:
         raise VideoError(f"{path}: not a video that can be read, or its index is cut off; "
                          "check that it plays, and copy it again if it does not") from cause
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if container.format.name == "tty":
+        container.close()
+        raise VideoError(f"{path}: not a video that can be read: it is text")
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         container.close()
         raise VideoError(f"{path}: has no video stream (found: {kinds}); give a file with pictures")
-    return container
-
-
-def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame | None]:
-    """Frames of one stream; None stands for something that could not be read."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.FFmpegError:
-            yield None
-            return
-        try:
-            yield from packet.decode()
-        except av.error.EOFError:
-            return
-        except av.error.FFmpegError:
-            yield None
+    stream = streams[0]
+    if stream.codec_context is None:
+        container.close()
+        raise VideoError(f"{path}: no decoder for its kind of video; convert it, for example to H.264 in mp4")
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = _DECODER_THREADS
+    return container, stream

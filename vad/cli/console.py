@@ -45,7 +45,8 @@ def report(error: BaseException) -> int:
             say(f"vad: {error.filename}: {error.strerror}{_remedy(error)}")
         else:
             say(f"vad: {error}{_remedy(error)}")
-        return INPUT if isinstance(error, FileNotFoundError) else WORLD
+        # our own messages about missing input have no errno; the system's come from writing
+        return INPUT if isinstance(error, FileNotFoundError) and error.errno is None else WORLD
     if isinstance(error, MemoryError):
         say("vad: out of memory; use a smaller extractor.size or head.fit_memory_mb")
         return WORLD
@@ -79,8 +80,16 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=Console(stderr=True), disable=quiet, transient=True)
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("frames"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+            transient=True,
+        )
         self._task = self._bar.add_task("", total=total_frames or None, rate="")
 
     def advance(self, name: str, frames: int) -> None:

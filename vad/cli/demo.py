@@ -16,17 +16,44 @@ from vad.plot import clock
 def run(*, out: Path, runtime: str | None, quiet: bool) -> int:
     """Fit on the normal part, score the part with the staged event, say where the results lie; the exit code."""
     footage = examples_dir()
-    say = typer.echo if not quiet else lambda _: None
+
+    def say(line: str) -> None:
+        if not quiet:
+            typer.echo(line)
+
     say("Footage: a street in the PETS pedestrian clip (examples/NOTICE.md). One event in it is staged.")
-    code = fit.run([footage / "street_normal.mp4"], config=configs_dir() / "demo.yaml", out=out / "model", overrides=[],
-                   runtime=runtime, quiet=quiet, as_json=False)
-    code = max(code, score.run([footage / "street_staged.mp4"], model=out / "model", out=out, overlay=True, overrides=[],
-                               runtime=runtime, quiet=quiet, as_json=False))
+    code = fit.run(
+        [footage / "street_normal.mp4"],
+        config=configs_dir() / "demo.yaml",
+        out=out / "model",
+        overrides=[],
+        runtime=runtime,
+        quiet=quiet,
+        as_json=False,
+    )
+    code = max(
+        code,
+        score.run(
+            [footage / "street_staged.mp4"],
+            model=out / "model",
+            out=out,
+            overlay=True,
+            overrides=[],
+            runtime=runtime,
+            quiet=quiet,
+            as_json=False,
+        ),
+    )
     staged = json.loads((footage / "street_staged.json").read_text(encoding="utf-8"))["event"]
     say(f"Staged: {staged['what']}, {clock(staged['start'])} to {clock(staged['end'])}")
     folder = out / "street_staged"
-    for name, file in (("curve", "curve.csv"), ("events", "events.json"), ("plot", "curve.png"), ("overlay", "overlay.mp4"),
-                       ("record", "run.json")):
+    for name, file in (
+        ("curve", "curve.csv"),
+        ("events", "events.json"),
+        ("plot", "curve.png"),
+        ("overlay", "overlay.mp4"),
+        ("record", "run.json"),
+    ):
         say(f"{name + ':':9}{folder / file}")
     return code
 

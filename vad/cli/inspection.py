@@ -44,8 +44,12 @@ def _model_facts(folder: Path) -> dict[str, Any]:
         "model": str(folder),
         "weights": {"file": loaded.weights.name, "sha256": loaded.digest, "bytes": loaded.weights.stat().st_size},
         "extractor_sha256": loaded.extractor_digest,
-        "calibration": {"normal_moments": calibration.count, "median": calibration.quantiles[len(calibration.quantiles) // 2],
-                        "tail_starts_at": calibration.quantiles[-1], "tail_scale": calibration.tail_scale},
+        "calibration": {
+            "normal_moments": calibration.count,
+            "median": calibration.quantiles[len(calibration.quantiles) // 2],
+            "tail_starts_at": calibration.quantiles[-1],
+            "tail_scale": calibration.tail_scale,
+        },
         "fitted": loaded.fitted,
         "config": loaded.config,
     }

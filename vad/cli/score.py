@@ -18,18 +18,27 @@ from streaming.recording import Recording, score_recording
 from vad import __version__, plot, results
 from vad.cli.composition import Scorer, scorer
 from vad.cli.console import INPUT, Progress, progress, report, say
-from vad.files import sha256
+from vad.files import sha256, writable_folder
 from vad.overlay import HeatTrack, draw
 from vad.pipeline import Scored
 from vad.video import Probe, Video, VideoError, find_videos, probe
 
 
-def run(videos: list[Path], *, model: Path, out: Path, overlay: bool, overrides: list[str], runtime: str | None,
-        quiet: bool, as_json: bool) -> int:
+def run(
+    videos: list[Path],
+    *,
+    model: Path,
+    out: Path,
+    overlay: bool,
+    overrides: list[str],
+    runtime: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
     """Score each video; one that cannot be read does not stop the others. The exit code is the worst one."""
     paths = find_videos(videos)
     _refuse_same_names(paths)
-    out.mkdir(parents=True, exist_ok=True)
+    writable_folder(out)
     tool = scorer(model, overrides=overrides, runtime=runtime)
     code, summaries = 0, []
     probes: dict[Path, Probe] = {}
@@ -48,8 +57,10 @@ def run(videos: list[Path], *, model: Path, out: Path, overlay: bool, overrides:
             summaries.append(summary)
             if summary["gaps"]:
                 lost = sum(gap["end"] - gap["start"] for gap in summary["gaps"])
-                say(f"vad: {path}: {lost:.1f} s in {len(summary['gaps'])} places could not be read (first at "
-                    f"{summary['gaps'][0]['start']:.1f} s); the rest is scored, the gaps are in run.json")
+                say(
+                    f"vad: {path}: {lost:.1f} s in {len(summary['gaps'])} places could not be read (first at "
+                    f"{summary['gaps'][0]['start']:.1f} s); the rest is scored, the gaps are in run.json"
+                )
                 code = max(code, INPUT)
     if as_json:
         typer.echo(json.dumps(summaries))
@@ -74,43 +85,78 @@ def score_one(path: Path, tool: Scorer, folder: Path, *, overlay: bool, bar: Pro
                 heat.add(scored)
 
         began = time.monotonic()
-        recording = score_recording(video, tool.extractor, tool.head, tool.calibration,
-                                    smoother=tool.settings.smoothing.build(), alarms=tool.settings.events, observe=observe)
+        recording = score_recording(
+            video,
+            tool.extractor,
+            tool.head,
+            tool.calibration,
+            smoother=tool.settings.smoothing.build(),
+            alarms=tool.settings.events,
+            observe=observe,
+        )
         record = run_record(video, tool, recording, time.monotonic() - began)
         bar.advance(path.name, len(recording.curve) - read)
         curve, events, alarms = recording.curve, recording.events, tool.settings.events
 
         def draw_plot(target: Path) -> None:
             caption = plot.Caption(f"{path.name} · {record['model']['name']}", record["label"], alarms.on, alarms.off)
-            plot.draw(target, video=path, aspect=video.probe.width / video.probe.height, curve=curve, events=events,
-                      gaps=video.gaps, caption=caption)
+            plot.draw(
+                target,
+                video=path,
+                aspect=video.probe.width / video.probe.height,
+                curve=curve,
+                events=events,
+                gaps=video.gaps,
+                caption=caption,
+            )
 
         def draw_overlay(target: Path) -> None:
             draw(target, video=path, curve=curve, events=events, on=alarms.on, heat=heat)
 
-        results.write(folder, curve=curve, events=events, record=record,
-                      pictures={"curve.png": draw_plot, **({"overlay.mp4": draw_overlay} if overlay else {})})
-    return {"video": str(path), "out": str(folder), "frames": len(curve), "frames_per_second": record["frames_per_second"],
-            "gaps": record["gaps"], "events": results.plain_events(events)}
+        results.write(
+            folder,
+            curve=curve,
+            events=events,
+            record=record,
+            pictures={"curve.png": draw_plot, **({"overlay.mp4": draw_overlay} if overlay else {})},
+        )
+    return {
+        "video": str(path),
+        "out": str(folder),
+        "frames": len(curve),
+        "frames_per_second": record["frames_per_second"],
+        "gaps": record["gaps"],
+        "events": results.plain_events(events),
+    }
 
 
 def run_record(video: Video, tool: Scorer, recording: Recording, seconds: float) -> dict[str, Any]:
     """How a result was made: enough to make it again, and to judge it."""
     lookahead = tool.settings.smoothing.lookahead
     return {
-        "video": {"name": video.path.name, "sha256": sha256(video.path), "width": video.probe.width,
-                  "height": video.probe.height, "fps": video.probe.fps, "frames": len(recording.curve)},
+        "video": {
+            "name": video.path.name,
+            "sha256": sha256(video.path),
+            "width": video.probe.width,
+            "height": video.probe.height,
+            "fps": video.probe.fps,
+            "frames": len(recording.curve),
+        },
         "gaps": results.plain_gaps(video.gaps),
         "label": f"lookahead = {lookahead:g} s" if lookahead else "causal",
         "snippets": recording.snippets,
-        "model": {"name": f"{tool.settings.extractor.kind} + {tool.settings.head.kind}", "sha256": tool.model.digest,
-                  "extractor_sha256": tool.extractor.digest, "fitted": tool.model.fitted},
+        "model": {
+            "name": f"{tool.settings.extractor.kind} + {tool.settings.head.kind}",
+            "sha256": tool.model.digest,
+            "extractor_sha256": tool.extractor.digest,
+            "fitted": tool.model.fitted,
+        },
         "config": tool.settings.resolved(),
         "runtime": tool.extractor.runtime,
         "versions": versions(),
         "seconds": round(seconds, 3),
         "frames_per_second": round(len(recording.curve) / seconds, 1),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -128,12 +174,18 @@ def _refuse_same_names(paths: list[Path]) -> None:
     for path in paths:
         other = taken.setdefault(path.stem, path)
         if other is not path:
-            raise VideoError(f"{other} and {path} would both be written to a folder {path.stem!r}; score them with two --out folders")
+            raise VideoError(
+                f"{other} and {path} would both be written to a folder {path.stem!r}; score them with two --out folders"
+            )
 
 
 def _print(summary: dict[str, Any]) -> None:
-    typer.echo(f"{summary['video']}: {summary['frames']} frames at {summary['frames_per_second']:.0f} frames/s, "
-               f"{len(summary['events'])} events, in {summary['out']}")
+    typer.echo(
+        f"{summary['video']}: {summary['frames']} frames at {summary['frames_per_second']:.0f} frames/s, "
+        f"{len(summary['events'])} events, in {summary['out']}"
+    )
     for event in summary["events"]:
-        typer.echo(f"  {plot.clock(event['start'])} to {plot.clock(event['end'])}  peak {event['peak']:.2f} "
-                   f"at {plot.clock(event['peak_time'])}")
+        typer.echo(
+            f"  {plot.clock(event['start'])} to {plot.clock(event['end'])}  peak {event['peak']:.2f} "
+            f"at {plot.clock(event['peak_time'])}"
+        )

@@ -58,7 +58,9 @@ class Gaussian(NormalHead):
     def _distances(self, features_BCPE: Tensor) -> Tensor:
         batch, contexts, places, size = features_BCPE.shape
         centred = (features_BCPE - self.centre_CE[:, None]).transpose(0, 1).reshape(contexts, batch * places, size)
-        return (centred @ self.whitener_CEE.transpose(1, 2)).norm(dim=-1).reshape(contexts, batch, places).transpose(0, 1)
+        return (
+            (centred @ self.whitener_CEE.transpose(1, 2)).norm(dim=-1).reshape(contexts, batch, places).transpose(0, 1)
+        )
 
 
 def shrink(covariance_CEE: Tensor, count: int, weight: float | None) -> Tensor:

@@ -91,7 +91,7 @@ def half_norms(bank_CME: Tensor) -> Tensor:
     return bank_CME.square().sum(-1)[:, None] / 2
 
 
-def coreset(rows: Tensor, size: int, *, candidates: int, generator: torch.Generator, step: int = 16) -> Tensor:
+def coreset(rows: Tensor, size: int, *, candidates: int, generator: torch.Generator, step: int = 64) -> Tensor:
     """Indices of ``size`` rows that cover all: repeatedly those farthest from the ones chosen so far.
 
     Chosen from a random subset of ``candidates`` rows; ``step`` farthest rows are taken at a time (16 times

