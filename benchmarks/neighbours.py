@@ -35,7 +35,9 @@ def measure(contexts: int, places: int, capacity: int, size: int) -> dict[str, A
     random = np.random.default_rng(0)
     bank = random.normal(size=(contexts, capacity, size)).astype(np.float32)
     maps = random.normal(size=(1, contexts, places, size)).astype(np.float32)
-    head = load("vad.heads", {"kind": "memory", "reduce": None, "capacity": capacity}).build()
+    head = load(
+        "vad.heads", {"kind": "memory", "reduce": None, "pool": 1, "unit_length": False, "capacity": capacity}
+    ).build()
     head.restore(
         {
             "mean_D": torch.zeros(size),

@@ -31,7 +31,7 @@ from streaming.events import Settings as EventSettings
 from streaming.recording import score_recording
 from streaming.smoothing import EmaSettings
 from trainers.normal import fit
-from vad.cli.demo import examples_dir
+from vad.cli.demonstration import examples_dir
 from vad.config import load
 from vad.extractor import Extractor
 from vad.pipeline import cuts

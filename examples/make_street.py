@@ -1,8 +1,8 @@
 """Make the two clips of ``make demo`` from OpenCV's sample clip ``vtest.avi``.
 
-``street_normal.mp4`` is the first 48 seconds of the sample clip, re-encoded and made smaller. ``street_staged.mp4`` is
-the rest of it, with one event that never took place: a pedestrian, cut out of the first part, is pasted in and runs
-across the lawn and the road at about five times walking pace. The event is declared in the file's metadata, in
+``street_normal.mp4`` is the last 48 seconds of the sample clip, re-encoded and made smaller: in them people stroll over
+the lawn, so that this is normal. ``street_staged.mp4`` is the rest, with one event that never took place: a
+pedestrian, cut out of the other part, is pasted in and runs across the lawn and the road at about five times walking pace. The event is declared in the file's metadata, in
 ``street_staged.json`` and in ``NOTICE.md``; nothing is written into the picture.
 
     python examples/make_street.py vtest.avi examples
@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float32]
 Picture = NDArray[np.uint8]
 
 SOURCE_FRAMES, SOURCE_WIDTH, SOURCE_HEIGHT = 795, 768, 576
-NORMAL_PART, STAGED_PART = (0, 480), (480, 795)  # first frame, and one past the last
+NORMAL_PART, STAGED_PART = (315, 795), (0, 315)  # first frame, and one past the last
 BACKGROUND_STEP = 12  # every so many frames one goes into the median background
 
 # The ground as a plane, fitted to how tall people appear in each row, if they are 1.72 m tall on average.
@@ -44,7 +44,7 @@ SHADOW_DIFFERENCE = 24.0  # what the shadow about the feet adds to it, in the lo
 LEAN = 0.10  # forward, as a runner does: pixels across per pixel of height
 
 # The event: from beyond the left edge to beyond the right one, in a straight line over the ground.
-EVENT_FRAME = 702
+EVENT_FRAME = 254
 EVENT_FROM, EVENT_TO = (-14.0, 563.0), (786.0, 221.0)  # where the feet are
 METRES_PER_FRAME = 0.6  # pedestrians of this clip make 0.10 to 0.17
 

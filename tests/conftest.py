@@ -26,10 +26,12 @@ _GRID = 4  # blocks per side: one white corner says where the top left is, the o
 _CORNERS = {(0, 0): 1, (0, 3): 0, (3, 0): 0, (3, 3): 0}
 _BITS = [(row, column) for row in range(_GRID) for column in range(_GRID) if (row, column) not in _CORNERS]
 
-_QUIET = {"libx265": {"x265-params": "log-level=none:pools=1:frame-threads=1"},
-          "libx264": {"preset": "veryfast", "threads": "1"},
-          "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
-          "libsvtav1": {"preset": "12"}}
+_QUIET = {
+    "libx265": {"x265-params": "log-level=none:pools=1:frame-threads=1"},
+    "libx264": {"preset": "veryfast", "threads": "1"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    "libsvtav1": {"preset": "12"},
+}
 
 
 def draw_number(number: int, width: int, height: int) -> Pixels:
@@ -50,16 +52,29 @@ def read_number(pixels: Pixels) -> int:
     for row in range(_GRID):
         for column in range(_GRID):
             y, x = (2 * row + 1) * height // (2 * _GRID), (2 * column + 1) * width // (2 * _GRID)
-            blocks[row, column] = pixels[y - 1:y + 2, x - 1:x + 2].mean() > 126
+            blocks[row, column] = pixels[y - 1 : y + 2, x - 1 : x + 2].mean() > 126
     assert {place: int(blocks[place]) for place in _CORNERS} == _CORNERS, "the picture does not stand upright"
     return sum(int(blocks[place]) << position for position, place in enumerate(_BITS))
 
 
-def make_video(path: Path, *, frames: int = 30, size: tuple[int, int] = (160, 120), fps: Fraction | int = 25,
-               codec: str = "libx264", pix_fmt: str = "yuv420p", bframes: int = 0, gop: int = 12, rotation: int = 0,
-               pts: Sequence[float] | None = None, first: int = 0, draw: Draw = draw_number,
-               container: str | None = None, options: dict[str, str] | None = None,
-               mux: dict[str, str] | None = None) -> Path:
+def make_video(
+    path: Path,
+    *,
+    frames: int = 30,
+    size: tuple[int, int] = (160, 120),
+    fps: Fraction | int = 25,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    bframes: int = 0,
+    gop: int = 12,
+    rotation: int = 0,
+    pts: Sequence[float] | None = None,
+    first: int = 0,
+    draw: Draw = draw_number,
+    container: str | None = None,
+    options: dict[str, str] | None = None,
+    mux: dict[str, str] | None = None,
+) -> Path:
     """Write a video of numbered pictures; ``pts`` in seconds makes its rate variable. Returns the path."""
     with av.open(str(path), "w", format=container, options=mux or {}) as output:
         stream = output.add_stream(codec, rate=fps, options={**_QUIET.get(codec, {}), **(options or {})})

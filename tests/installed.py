@@ -29,7 +29,7 @@ def vad(*arguments: str | Path) -> str:
 
 
 def main() -> None:
-    from vad.cli.demo import examples_dir
+    from vad.cli.demonstration import examples_dir
     from vad.config import shipped_configs
 
     print(f"imported {import_everything()} modules")

@@ -11,15 +11,20 @@ from conftest import make_video, read_number
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractors.colour import Settings
 from vad.clips import Windower
-from vad.extractor import ExtractorSettings
 from vad.types import Frame
 from vad.video import Video
 
 GOOD, AFTER_GAP, CORRUPT = "good", "after gap", "corrupt"
 
-settings_st = st.builds(ExtractorSettings, kind=st.just("colour"), clip_frames=st.integers(1, 9),
-                        stride=st.integers(1, 5), hop=st.integers(1, 20))
+settings_st = st.builds(
+    Settings,
+    kind=st.just("colour"),
+    clip_frames=st.integers(1, 9),
+    stride=st.integers(1, 5),
+    hop=st.integers(1, 20),
+)
 streams_st = st.lists(st.sampled_from([GOOD] * 25 + [AFTER_GAP, CORRUPT]), max_size=200)
 
 
@@ -109,22 +114,22 @@ def test_wants_exactly_the_frames_of_some_clip(settings, judged):
 @given(settings_st, streams_st)
 def test_a_stream_may_end_or_go_on_without_changing_what_was(settings, kinds):
     whole, _ = run(settings, kinds)
-    half, _ = run(settings, kinds[:len(kinds) // 2])
-    assert [members(clip) for clip in half] == [members(clip) for clip in whole[:len(half)]]
+    half, _ = run(settings, kinds[: len(kinds) // 2])
+    assert [members(clip) for clip in half] == [members(clip) for clip in whole[: len(half)]]
 
 
 def test_phases_of_stride_and_hop_that_do_not_divide():
     """Neighbouring clips that share no frame take every frame between them."""
-    clips, wanted = run(ExtractorSettings(kind="colour", clip_frames=3, stride=2, hop=1), [GOOD] * 7)
+    clips, wanted = run(Settings(clip_frames=3, stride=2, hop=1), [GOOD] * 7)
     assert [members(clip) for clip in clips] == [[0, 2, 4], [1, 3, 5], [2, 4, 6]]
     assert all(wanted)
-    clips, _ = run(ExtractorSettings(kind="colour", clip_frames=2, stride=4, hop=6), [GOOD] * 18)
+    clips, _ = run(Settings(clip_frames=2, stride=4, hop=6), [GOOD] * 18)
     assert [members(clip) for clip in clips] == [[1, 5], [7, 11], [13, 17]]
 
 
 def test_a_gap_without_pixels_starts_a_segment_at_the_next_sample():
     """A camera's reader may not have known that the frame after the gap would be needed."""
-    windower = Windower(ExtractorSettings(kind="colour", clip_frames=2, hop=4))
+    windower = Windower(Settings(clip_frames=2, hop=4))
     clips = []
     for index in range(12):
         windower.wants(index / 25)
@@ -138,7 +143,7 @@ def test_a_gap_without_pixels_starts_a_segment_at_the_next_sample():
 
 
 def sampled(times, fps):
-    settings = ExtractorSettings(kind="colour", clip_frames=1, hop=1, fps=fps)
+    settings = Settings(clip_frames=1, hop=1, fps=fps)
     _, wanted = run(settings, [GOOD] * len(times), times=times)
     return [index for index, is_wanted in enumerate(wanted) if is_wanted]
 
@@ -150,16 +155,19 @@ def nearest(source, fps, count):
     return [n for n in frames if n < count - 1]
 
 
-@pytest.mark.parametrize(("source", "fps"), [
-    (Fraction(25), 5),
-    (Fraction(30000, 1001), 10),
-    (Fraction(30), 7),
-    (Fraction(60), 25),
-    (Fraction(25), 24),
-    (Fraction(25), 10),
-    (Fraction(50), 12.5),
-    (Fraction(30), 30),
-])
+@pytest.mark.parametrize(
+    ("source", "fps"),
+    [
+        (Fraction(25), 5),
+        (Fraction(30000, 1001), 10),
+        (Fraction(30), 7),
+        (Fraction(60), 25),
+        (Fraction(25), 24),
+        (Fraction(25), 10),
+        (Fraction(50), 12.5),
+        (Fraction(30), 30),
+    ],
+)
 def test_sampling_takes_the_frame_nearest_to_each_tick(source, fps):
     found = sampled([float(n / source) for n in range(400)], fps)
     assert [n for n in found if n < 399] == nearest(source, fps, 400)
@@ -198,10 +206,13 @@ def test_sampling_an_irregular_rate_never_exceeds_the_one_asked_for(steps, fps):
 
 def test_sampling_starts_anew_after_a_gap():
     kinds = [GOOD] * 12 + [CORRUPT] * 2 + [AFTER_GAP] + [GOOD] * 15
-    settings = ExtractorSettings(kind="colour", clip_frames=2, hop=2, fps=5)
+    settings = Settings(clip_frames=2, hop=2, fps=5)
     clips, _ = run(settings, kinds)
     assert [(clip.start_frame, clip.end_frame, members(clip)) for clip in clips] == [
-        (0, 6, [0, 5]), (14, 20, [14, 19]), (20, 30, [24, 29])]
+        (0, 6, [0, 5]),
+        (14, 20, [14, 19]),
+        (20, 30, [24, 29]),
+    ]
 
 
 # ---- the whole way from a file
@@ -209,7 +220,7 @@ def test_sampling_starts_anew_after_a_gap():
 
 def test_clips_of_a_real_video(tmp_path):
     path = make_video(tmp_path / "real.mp4", frames=50, bframes=2)
-    windower = Windower(ExtractorSettings(kind="colour", clip_frames=4, stride=2, hop=5, fps=12.5))
+    windower = Windower(Settings(clip_frames=4, stride=2, hop=5, fps=12.5))
     frames = Video(path).frames(size=(80, 60), wants=windower.wants)
     found = [clip for frame in frames if (clip := windower.step(frame))]
     assert [(clip.start_frame, clip.end_frame) for clip in found] == [(0, 19), (19, 29), (29, 39), (39, 49)]

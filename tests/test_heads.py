@@ -16,6 +16,7 @@ from vad.heads.gaussian import shrink
 from vad.heads.memory import coreset
 
 KINDS = available("vad.heads")
+PLAIN = {"pool": 1, "unit_length": False, "top": 3}  # distances between features as they are
 
 
 def batches(features: np.ndarray, videos: int = 8):
@@ -34,7 +35,7 @@ def normal_maps(count: int = 96, size: int = 16, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("context", ["everywhere", "row", "place"])
 def test_an_odd_place_raises_the_score_and_is_found_on_the_map(kind, context):
-    head = load("vad.heads", {"kind": kind, "context": context, "reduce": 8}).build()
+    head = load("vad.heads", {**PLAIN, "kind": kind, "context": context, "reduce": 8}).build()
     head.fit(batches(normal_maps()))
     quiet, odd = normal_maps(8, seed=1), normal_maps(8, seed=1)
     odd[:, 1, 2] += 30
@@ -47,7 +48,7 @@ def test_an_odd_place_raises_the_score_and_is_found_on_the_map(kind, context):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_without_places_have_no_heat_map(kind):
-    head = load("vad.heads", {"kind": kind}).build()
+    head = load("vad.heads", {**PLAIN, "kind": kind}).build()
     rows = np.random.default_rng(0).normal(size=(64, 12)).astype(np.float32)
     head.fit(batches(rows))
     scores = head.score(np.concatenate([rows[:4], rows[:4] + 9]))
@@ -107,11 +108,41 @@ def test_long_footage_is_sampled_evenly_and_within_its_budget():
     assert len(held_out) == 512
 
 
+def test_pooling_averages_neighbours_and_unit_length_keeps_directions():
+    head = load("vad.heads", {"kind": "memory", "pool": 3}).build()
+    maps = torch.zeros(1, 3, 3, 2)
+    maps[0, 1, 1] = torch.tensor([9.0, 0.0])
+    maps[0, 0, 0] = torch.tensor([0.0, 4.0])
+    prepared = head._prepare(maps)
+    corner = torch.tensor([9 / 4, 4 / 4])  # four places, only those inside the map count
+    torch.testing.assert_close(prepared[0, 0, 0], corner / corner.norm())
+    torch.testing.assert_close(prepared[0, 2, 2], torch.tensor([1.0, 0.0]))
+    with pytest.raises(ValueError, match="pool must be odd"):
+        load("vad.heads", {"kind": "memory", "pool": 2})
+
+
+def test_equalised_contexts_reach_one_at_their_farthest_normal_place():
+    settings = {**PLAIN, "kind": "memory", "top": 1, "context": "row"}
+    held_out = load("vad.heads", settings).build().fit(batches(normal_maps()))
+    assert held_out.max() == pytest.approx(1)
+    as_it_is = load("vad.heads", {**settings, "equalise": False}).build().fit(batches(normal_maps()))
+    assert as_it_is.max() > 5  # the lowest row varies three times as much as the highest
+
+
 class TestMemory:
     def test_distances_equal_an_independent_nearest_neighbour_search(self):
         maps = normal_maps(64)
         head = load(
-            "vad.heads", {"kind": "memory", "context": "everywhere", "reduce": None, "neighbours": 3, "top": 12}
+            "vad.heads",
+            {
+                "kind": "memory",
+                "context": "everywhere",
+                "reduce": None,
+                "pool": 1,
+                "unit_length": False,
+                "neighbours": 3,
+                "top": 12,
+            },
         ).build()
         head.fit(batches(maps))
         bank = maps.reshape(-1, 16)
@@ -158,7 +189,7 @@ class TestGaussian:
 
     def test_full_shrinkage_is_a_scaled_euclidean_distance(self):
         rows = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32) * [1, 2, 3, 4, 5]
-        head = load("vad.heads", {"kind": "gaussian", "shrinkage": 1.0, "reduce": None, "top": 1}).build()
+        head = load("vad.heads", {**PLAIN, "kind": "gaussian", "shrinkage": 1.0, "reduce": None}).build()
         head.fit(batches(rows.astype(np.float32)))
         queries = np.eye(5, dtype=np.float32) * 7
         euclid = np.linalg.norm(queries - rows.mean(0), axis=1)
@@ -168,7 +199,7 @@ class TestGaussian:
 
     def test_mean_squared_distance_of_standard_normal_data_is_its_dimension(self):
         rows = np.random.default_rng(0).normal(size=(4000, 6)).astype(np.float32)
-        head = load("vad.heads", {"kind": "gaussian", "reduce": None, "top": 1}).build()
+        head = load("vad.heads", {**PLAIN, "kind": "gaussian", "reduce": None}).build()
         head.fit(batches(rows))
         squared = (head.score(rows).raw_B * float(head.scale_C[0])) ** 2
         assert squared.mean() == pytest.approx(6, rel=0.01)
@@ -192,11 +223,12 @@ def test_principal_components_equal_an_independent_implementation():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_planted_anomaly_is_ranked_first(kind):
-    head = load("vad.heads", {"kind": kind}).build()
+@pytest.mark.parametrize("more", [PLAIN, {"top": 3}], ids=["plain", "default"])
+def test_a_planted_anomaly_is_ranked_first(kind, more):
+    head = load("vad.heads", {**more, "kind": kind}).build()
     head.fit(batches(normal_maps(128)))
     test = normal_maps(100, seed=9)
     labels = np.zeros(100)
     labels[40:60] = 1
-    test[40:60, 2, :2] += 6
+    test[40:60, 2, :2] += 12 * np.sign(np.arange(16) - 7.5)  # another direction, not only another length
     assert roc_auc_score(labels, head.score(test).raw_B) > 0.95

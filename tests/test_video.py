@@ -15,8 +15,8 @@ import pytest
 from av.video.reformatter import Interpolation
 from conftest import draw_number, make_sound, make_video, read_number
 
+from extractors.colour import Settings
 from vad.clips import Windower
-from vad.extractor import ExtractorSettings
 from vad.video import Video, VideoError, _Clock, find_videos, pictures, probe
 
 X264_B = {"codec": "libx264", "bframes": 3}
@@ -31,8 +31,15 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="session")
 def long_plain(tmp_path_factory):
     """8 seconds with noise, so that every frame has bytes enough to be damaged; a keyframe every 25."""
-    return make_video(tmp_path_factory.mktemp("long") / "long.mp4", frames=200, size=(320, 240), gop=25, bframes=2,
-                      draw=noisy_number, mux={"movflags": "faststart"})
+    return make_video(
+        tmp_path_factory.mktemp("long") / "long.mp4",
+        frames=200,
+        size=(320, 240),
+        gop=25,
+        bframes=2,
+        draw=noisy_number,
+        mux={"movflags": "faststart"},
+    )
 
 
 def noisy_number(number, width, height):
@@ -51,7 +58,7 @@ def times(path):
 def box(data, kind, *, start=0):
     """(offset, size) of the first top-level box of an mp4 file of this kind."""
     while start < len(data):
-        size, name = struct.unpack(">I4s", data[start:start + 8])
+        size, name = struct.unpack(">I4s", data[start : start + 8])
         if name == kind:
             return start, size
         start += size
@@ -116,24 +123,27 @@ def test_an_irregular_rate_keeps_its_times(tmp_path, suffix):
     assert Video(path).gaps == []
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("b.mp4", X264_B),
-    ("b.mkv", X264_B),
-    ("b.ts", X264_B),
-    ("b.mov", X264_B),
-    ("b.flv", X264_B),
-    ("b.avi", X264_B),
-    ("open-gop.mp4", X264_B | {"options": {"x264-params": "open-gop=1:b-pyramid=normal"}}),
-    ("mpeg4.avi", {"codec": "mpeg4", "bframes": 2}),
-    ("mpeg2.mpg", {"codec": "mpeg2video", "bframes": 2}),
-    ("mpeg2.ts", {"codec": "mpeg2video", "bframes": 2}),
-    ("hevc.mp4", {"codec": "libx265", "bframes": 3}),
-    ("hevc.ts", {"codec": "libx265", "bframes": 3}),
-    ("vp9.webm", {"codec": "libvpx-vp9"}),
-    ("av1.mkv", {"codec": "libsvtav1"}),
-    ("mjpeg.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
-    ("msmpeg4.wmv", {"codec": "msmpeg4", "container": "asf"}),
-])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("b.mp4", X264_B),
+        ("b.mkv", X264_B),
+        ("b.ts", X264_B),
+        ("b.mov", X264_B),
+        ("b.flv", X264_B),
+        ("b.avi", X264_B),
+        ("open-gop.mp4", X264_B | {"options": {"x264-params": "open-gop=1:b-pyramid=normal"}}),
+        ("mpeg4.avi", {"codec": "mpeg4", "bframes": 2}),
+        ("mpeg2.mpg", {"codec": "mpeg2video", "bframes": 2}),
+        ("mpeg2.ts", {"codec": "mpeg2video", "bframes": 2}),
+        ("hevc.mp4", {"codec": "libx265", "bframes": 3}),
+        ("hevc.ts", {"codec": "libx265", "bframes": 3}),
+        ("vp9.webm", {"codec": "libvpx-vp9"}),
+        ("av1.mkv", {"codec": "libsvtav1"}),
+        ("mjpeg.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+        ("msmpeg4.wmv", {"codec": "msmpeg4", "container": "asf"}),
+    ],
+)
 def test_every_container_gives_every_frame_in_the_order_of_display(tmp_path, monkeypatch, name, options):
     monkeypatch.setenv("SVT_LOG", "-1")
     path = make_video(tmp_path / name, frames=40, **options)
@@ -154,8 +164,13 @@ def test_every_container_gives_every_frame_in_the_order_of_display(tmp_path, mon
 def test_turned_pictures_stand_upright(tmp_path, degrees, how):
     shown = (160, 120)
     stored = shown if degrees == 180 else (120, 160)
-    path = make_video(tmp_path / "turned.mp4", frames=4, size=stored, rotation=degrees,
-                      draw=lambda n, *_: np.rot90(draw_number(n, *shown), -degrees // 90).copy())
+    path = make_video(
+        tmp_path / "turned.mp4",
+        frames=4,
+        size=stored,
+        rotation=degrees,
+        draw=lambda n, *_: np.rot90(draw_number(n, *shown), -degrees // 90).copy(),
+    )
     found = probe(path)
     assert (found.width, found.height, found.rotation) == (*shown, degrees)
     if how == "pictures":
@@ -163,23 +178,29 @@ def test_turned_pictures_stand_upright(tmp_path, degrees, how):
         assert [read_number(picture) for picture in upright] == [1, 3]
         assert upright[0].shape == (60, 80, 3)
     else:
-        options = {"frames": {}, "frames scaled": {"size": (80, 60)},
-                   "frames cropped": {"size": (80, 60), "resize": "crop"}}[how]
+        options = {
+            "frames": {},
+            "frames scaled": {"size": (80, 60)},
+            "frames cropped": {"size": (80, 60), "resize": "crop"},
+        }[how]
         upright = [frame.pixels for frame in Video(path).frames(**options)]
         assert [read_number(picture) for picture in upright] == [0, 1, 2, 3]
         assert upright[0].shape == ((120, 160, 3) if how == "frames" else (60, 80, 3))
 
 
-@pytest.mark.parametrize(("codec", "pix_fmt", "suffix", "size"), [
-    ("mjpeg", "yuvj444p", ".avi", (161, 121)),
-    ("ffv1", "yuv420p", ".mkv", (161, 121)),
-    ("libx264", "yuv444p", ".mp4", (161, 121)),
-    ("libx265", "yuv420p10le", ".mkv", (160, 120)),
-    ("libx264", "yuv420p10le", ".mp4", (160, 120)),
-    ("libx264", "yuv422p", ".mp4", (162, 121)),
-    ("ffv1", "gray", ".mkv", (161, 121)),
-    ("ffv1", "bgr0", ".mkv", (160, 120)),
-])
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "suffix", "size"),
+    [
+        ("mjpeg", "yuvj444p", ".avi", (161, 121)),
+        ("ffv1", "yuv420p", ".mkv", (161, 121)),
+        ("libx264", "yuv444p", ".mp4", (161, 121)),
+        ("libx265", "yuv420p10le", ".mkv", (160, 120)),
+        ("libx264", "yuv420p10le", ".mp4", (160, 120)),
+        ("libx264", "yuv422p", ".mp4", (162, 121)),
+        ("ffv1", "gray", ".mkv", (161, 121)),
+        ("ffv1", "bgr0", ".mkv", (160, 120)),
+    ],
+)
 def test_odd_sizes_and_pixel_formats(tmp_path, codec, pix_fmt, suffix, size):
     path = make_video(tmp_path / f"odd{suffix}", frames=5, codec=codec, pix_fmt=pix_fmt, size=size)
     found = probe(path)
@@ -207,8 +228,8 @@ def test_pictures_get_the_size_that_was_asked_for(plain, resize, size):
 def test_crop_keeps_the_centre_and_the_proportions(tmp_path):
     def draw(_, width, height):
         picture = np.zeros((height, width, 3), np.uint8)
-        picture[:, width // 2 - 40:width // 2 + 40, 0] = 255  # the middle half of the width is red
-        picture[height // 2 - 10:height // 2 + 10, width // 2 - 10:width // 2 + 10] = 255
+        picture[:, width // 2 - 40 : width // 2 + 40, 0] = 255  # the middle half of the width is red
+        picture[height // 2 - 10 : height // 2 + 10, width // 2 - 10 : width // 2 + 10] = 255
         return picture
 
     path = make_video(tmp_path / "wide.mp4", frames=1, size=(160, 80), pix_fmt="yuv444p", draw=draw)
@@ -241,7 +262,7 @@ def test_the_resolution_may_change_in_the_middle(tmp_path):
 
 
 def test_only_wanted_frames_are_converted(plain):
-    windower = Windower(ExtractorSettings(kind="colour", clip_frames=4, stride=2, hop=10))
+    windower = Windower(Settings(clip_frames=4, stride=2, hop=10))
     frames = []
     for frame in Video(plain).frames(size=(80, 60), wants=windower.wants):
         frames.append(frame)
@@ -289,21 +310,24 @@ def test_tags_in_another_encoding_do_no_harm(tmp_path, plain):
 # ---- single pictures
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("b.mp4", X264_B),
-    ("b.mkv", X264_B),
-    ("b8.mp4", {"bframes": 8, "gop": 40}),
-    ("p.avi", {"codec": "mpeg4"}),
-    ("vp9.webm", {"codec": "libvpx-vp9"}),
-    ("vfr.mkv", X264_B | {"pts": [n / 25 + n % 3 / 100 for n in range(60)]}),
-    # not decord's: it gives other frames of these, or none
-    ("open-gop.mp4", X264_B | {"options": {"x264-params": "open-gop=1"}}),
-    ("b.avi", {"codec": "mpeg4", "bframes": 2}),
-    ("h264.avi", {"codec": "libx264"}),
-    ("hevc.mp4", {"codec": "libx265", "bframes": 3}),
-    ("av1.mp4", {"codec": "libsvtav1"}),
-    ("b.ts", X264_B),
-])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("b.mp4", X264_B),
+        ("b.mkv", X264_B),
+        ("b8.mp4", {"bframes": 8, "gop": 40}),
+        ("p.avi", {"codec": "mpeg4"}),
+        ("vp9.webm", {"codec": "libvpx-vp9"}),
+        ("vfr.mkv", X264_B | {"pts": [n / 25 + n % 3 / 100 for n in range(60)]}),
+        # not decord's: it gives other frames of these, or none
+        ("open-gop.mp4", X264_B | {"options": {"x264-params": "open-gop=1"}}),
+        ("b.avi", {"codec": "mpeg4", "bframes": 2}),
+        ("h264.avi", {"codec": "libx264"}),
+        ("hevc.mp4", {"codec": "libx265", "bframes": 3}),
+        ("av1.mp4", {"codec": "libsvtav1"}),
+        ("b.ts", X264_B),
+    ],
+)
 def test_pictures_are_the_frames_with_these_indices(tmp_path, monkeypatch, name, options):
     monkeypatch.setenv("SVT_LOG", "-1")
     path = make_video(tmp_path / name, frames=60, **options)
@@ -329,20 +353,23 @@ def test_pictures_beyond_the_end_are_black(plain):
 # ---- times
 
 
-@pytest.mark.parametrize(("given", "repaired"), [
-    ([0.0, 0.04, 0.08], [0.0, 0.04, 0.08]),
-    ([None, None, 0.08], [0.0, 0.04, 0.08]),
-    ([0.0, None, 0.08], [0.0, 0.04, 0.08]),
-    ([float("nan"), 0.04, float("inf")], [0.0, 0.04, 0.08]),  # a damaged time base
-    ([0.0, 0.04, 0.04, 0.08], [0.0, 0.04, 0.06, 0.08]),  # one doubled: the ones after it stay in their place
-    ([0.0, 0.12, 0.08, 0.16], [0.0, 0.12, 0.14, 0.16]),
-    ([5.0, 5.04, 0.0, 0.04, 0.08], [5.0, 5.04, 5.06, 5.1, 5.14]),  # the clock began anew
-    ([5.0, 5.04, 2.0, 5.08], [5.0, 5.04, 5.06, 5.08]),  # one late frame: the others keep their place
-    ([0.0, 0.04, 9000.0, 0.12], [0.0, 0.04, 0.06, 0.12]),  # one damaged time
-    ([0.0, 9.0, 9.04], [0.0, 9.0, 9.04]),  # a pause
-    ([0.0, 900.0, 900.04], [0.0, 0.02, 900.04]),  # a long pause is believed when two frames tell of it
-    ([-0.08, -0.04, 0.0], [-0.08, -0.04, 0.0]),
-])
+@pytest.mark.parametrize(
+    ("given", "repaired"),
+    [
+        ([0.0, 0.04, 0.08], [0.0, 0.04, 0.08]),
+        ([None, None, 0.08], [0.0, 0.04, 0.08]),
+        ([0.0, None, 0.08], [0.0, 0.04, 0.08]),
+        ([float("nan"), 0.04, float("inf")], [0.0, 0.04, 0.08]),  # a damaged time base
+        ([0.0, 0.04, 0.04, 0.08], [0.0, 0.04, 0.06, 0.08]),  # one doubled: the ones after it stay in their place
+        ([0.0, 0.12, 0.08, 0.16], [0.0, 0.12, 0.14, 0.16]),
+        ([5.0, 5.04, 0.0, 0.04, 0.08], [5.0, 5.04, 5.06, 5.1, 5.14]),  # the clock began anew
+        ([5.0, 5.04, 2.0, 5.08], [5.0, 5.04, 5.06, 5.08]),  # one late frame: the others keep their place
+        ([0.0, 0.04, 9000.0, 0.12], [0.0, 0.04, 0.06, 0.12]),  # one damaged time
+        ([0.0, 9.0, 9.04], [0.0, 9.0, 9.04]),  # a pause
+        ([0.0, 900.0, 900.04], [0.0, 0.02, 900.04]),  # a long pause is believed when two frames tell of it
+        ([-0.08, -0.04, 0.0], [-0.08, -0.04, 0.0]),
+    ],
+)
 def test_times_are_repaired(given, repaired):
     clock = _Clock(0.04)
     assert [clock.repair(time) for time in given] == pytest.approx(repaired)
@@ -364,8 +391,9 @@ def test_times_rise_where_two_recordings_were_joined(tmp_path):
 
 
 def test_times_that_the_container_rounds_to_the_same_one_are_kept_apart(tmp_path):
-    path = make_video(tmp_path / "burst.mkv", codec="mjpeg", pix_fmt="yuvj420p",
-                      pts=[0, 0.04, 0.0401, 0.0402, 0.08, 0.12])  # mkv counts in milliseconds
+    path = make_video(
+        tmp_path / "burst.mkv", codec="mjpeg", pix_fmt="yuvj420p", pts=[0, 0.04, 0.0401, 0.0402, 0.08, 0.12]
+    )  # mkv counts in milliseconds
     found = times(path)
     assert np.all(np.diff(found) > 0)
     assert [found[0], found[1], found[-1]] == pytest.approx([0, 0.04, 0.12], abs=0.03)
@@ -403,8 +431,9 @@ def test_a_device_is_not_a_video():
 
 
 @pytest.mark.parametrize("name", ["text.mp4", "text.txt", "text.avi", "text.ts"])
-@pytest.mark.parametrize("content", [b"Dear reader, this is no video.\n" * 2000, b"x", bytes(100_000)],
-                         ids=["prose", "one byte", "zeros"])
+@pytest.mark.parametrize(
+    "content", [b"Dear reader, this is no video.\n" * 2000, b"x", bytes(100_000)], ids=["prose", "one byte", "zeros"]
+)
 def test_something_else_is_not_a_video(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
@@ -425,7 +454,7 @@ def test_an_mp4_without_its_index_is_not_a_video(tmp_path, plain):
     offset, _ = box(data, b"moov")
     assert offset > box(data, b"mdat")[0]  # PyAV writes it last
     path = tmp_path / "cut.mp4"
-    path.write_bytes(data[:offset - 100])
+    path.write_bytes(data[: offset - 100])
     with pytest.raises(VideoError, match="its index is cut off"):
         Video(path)
 
@@ -495,7 +524,7 @@ def test_a_file_cut_in_the_middle_gives_what_is_there_and_names_the_rest(tmp_pat
     offset, size = box(data, b"mdat")
     assert box(data, b"moov")[0] < offset
     path = tmp_path / "cut.mp4"
-    path.write_bytes(data[:offset + size // 2])
+    path.write_bytes(data[: offset + size // 2])
     video = Video(path)
     frames = list(video.frames())
     assert 60 < len(frames) < 140
@@ -513,7 +542,7 @@ def test_other_containers_cut_in_the_middle(tmp_path, suffix):
     codec = {"codec": "mpeg4"} if suffix == ".avi" else {}
     whole = make_video(tmp_path / f"whole{suffix}", frames=150, draw=noisy_number, bframes=2, gop=25, **codec)
     path = tmp_path / f"cut{suffix}"
-    path.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     video = Video(path)
     frames = list(video.frames())
     assert 30 < len(frames) < 110  # the first keyframe is the largest
@@ -524,7 +553,7 @@ def test_other_containers_cut_in_the_middle(tmp_path, suffix):
         assert video.gaps[-1].end == pytest.approx(3.0 if suffix == ".avi" else 6.0, abs=0.1)
 
 
-@pytest.mark.parametrize(("since", "until"), [(0.4, 0.401), (0.5, 0.53), (0.3, 0.5)])
+@pytest.mark.parametrize(("since", "until"), [(0.4, 0.42), (0.5, 0.53), (0.3, 0.5)])
 def test_damage_in_the_middle_is_noted_and_reading_goes_on(tmp_path, long_plain, since, until):
     path = garble(long_plain, tmp_path / "garbled.mp4", since=since, until=until)
     video = Video(path)
@@ -551,7 +580,7 @@ def without(path, target, lost):
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
             if packet.size and round(float(packet.pts * packet.time_base) * 25) in lost:
-                data[packet.pos:packet.pos + packet.size] = bytes([255]) * packet.size
+                data[packet.pos : packet.pos + packet.size] = bytes([255]) * packet.size
     target.write_bytes(data)
     return target
 
@@ -570,7 +599,7 @@ def test_a_gap_covers_exactly_the_frames_that_are_lost(tmp_path, long_plain):
 
 
 def test_clips_begin_anew_behind_damage(tmp_path, long_plain):
-    windower = Windower(ExtractorSettings(kind="colour", clip_frames=4, stride=2, hop=10))
+    windower = Windower(Settings(clip_frames=4, stride=2, hop=10))
     path = without(long_plain, tmp_path / "lost.mp4", [73, 74])
     found = [clip for frame in Video(path).frames(wants=windower.wants) if (clip := windower.step(frame))]
     before, after = found[6], found[7]
@@ -589,19 +618,30 @@ def test_damage_at_the_very_start(tmp_path, long_plain):
 
 
 def test_a_recording_that_begins_between_keyframes_begins_at_the_next_one(tmp_path):
-    whole = make_video(tmp_path / "whole.ts", frames=100, draw=noisy_number, bframes=2, gop=25, container="mpegts",
-                       options={"x264-params": "scenecut=0"})
+    whole = make_video(
+        tmp_path / "whole.ts",
+        frames=100,
+        draw=noisy_number,
+        bframes=2,
+        gop=25,
+        container="mpegts",
+        options={"x264-params": "scenecut=0"},
+    )
     data = whole.read_bytes()
     path = tmp_path / "joined late.ts"
-    path.write_bytes(data[len(data) // 3 // 188 * 188:])
+    path.write_bytes(data[len(data) // 3 // 188 * 188 :])
     frames = list(Video(path).frames())
     assert [read_number(frame.pixels) for frame in frames] == list(range(50, 100))
     assert frames[0].pts == pytest.approx(2.0, abs=0.1)  # the stream's own clock
 
 
-@pytest.mark.parametrize("threads", [1, 16])
-def test_damage_at_the_very_end(tmp_path, long_plain, threads, monkeypatch):
-    monkeypatch.setattr("vad.video._DECODER_THREADS", threads)
+def test_reading_damage_is_the_same_every_time(tmp_path, long_plain):
+    path = garble(long_plain, tmp_path / "garbled.mp4", since=0.3, until=0.5)
+    runs = [[(f.pts, f.corrupt, f.after_gap) for f in Video(path).frames(wants=lambda _: False)] for _ in range(5)]
+    assert all(run == runs[0] for run in runs)
+
+
+def test_damage_at_the_very_end(tmp_path, long_plain):
     path = garble(long_plain, tmp_path / "end.mp4", since=0.96, until=1)
     video = Video(path)
     frames = list(video.frames())
@@ -611,18 +651,21 @@ def test_damage_at_the_very_end(tmp_path, long_plain, threads, monkeypatch):
     assert video.gaps[-1].end == pytest.approx(8.0, abs=0.05)
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("d.mp4", X264_B),
-    ("d.mkv", X264_B),
-    ("d.ts", X264_B),
-    ("d.avi", {"codec": "mpeg4", "bframes": 2}),
-    ("d.mpg", {"codec": "mpeg2video", "bframes": 2}),
-    ("d.flv", X264_B),
-    ("hevc.mp4", {"codec": "libx265", "bframes": 3}),
-    ("hevc.ts", {"codec": "libx265", "bframes": 3}),
-    ("vp9.webm", {"codec": "libvpx-vp9"}),
-    ("mjpeg.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
-])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("d.mp4", X264_B),
+        ("d.mkv", X264_B),
+        ("d.ts", X264_B),
+        ("d.avi", {"codec": "mpeg4", "bframes": 2}),
+        ("d.mpg", {"codec": "mpeg2video", "bframes": 2}),
+        ("d.flv", X264_B),
+        ("hevc.mp4", {"codec": "libx265", "bframes": 3}),
+        ("hevc.ts", {"codec": "libx265", "bframes": 3}),
+        ("vp9.webm", {"codec": "libvpx-vp9"}),
+        ("mjpeg.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+    ],
+)
 def test_no_damage_stops_the_reader(tmp_path, capfd, name, options):
     """Twelve places and amounts of damage each: never an exception, times that rise, nothing on the terminal."""
     whole = make_video(tmp_path / name, frames=60, draw=noisy_number, **options)
@@ -633,7 +676,7 @@ def test_no_damage_stops_the_reader(tmp_path, capfd, name, options):
         data = bytearray(whole.read_bytes())
         for _ in range(rng.choice([1, 3, 10])):
             start, length = rng.randrange(len(data) // 10, len(data)), rng.choice([4, 100, 2000])
-            data[start:start + length] = rng.randbytes(len(data[start:start + length]))
+            data[start : start + length] = rng.randbytes(len(data[start : start + length]))
         path.write_bytes(data)
         try:
             video = Video(path)

@@ -52,8 +52,15 @@ def transpose(path: Path) -> Mapping[str, Tensor]:
 
 
 def find(explicit: Path | None, published: Path, *, convert: Convert = transpose, version: int = 1) -> Path:
-    return converted(explicit, package="tiny_weights", relative="models/tiny.ckpt", digest=sha256(published),
-                     install=INSTALL, convert=convert, version=version)
+    return converted(
+        explicit,
+        package="tiny_weights",
+        relative="models/tiny.ckpt",
+        digest=sha256(published),
+        install=INSTALL,
+        convert=convert,
+        version=version,
+    )
 
 
 def files(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ The files in ``extractors/`` add the networks; what they share is here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from vad.runtime import Compiled, Runtime, compile_network
 from vad.types import Array, Pixels
 
 
-class ExtractorSettings(Config):
+class ExtractorSettings(Config, ABC):
     """How clips are cut from a video and how the network runs. Each extractor narrows the defaults."""
 
     kind: str
@@ -38,6 +39,10 @@ class ExtractorSettings(Config):
     def first_end(self) -> int:
         """Sampled frames until the first clip is whole: the first multiple of ``hop`` that holds one."""
         return -(-self.span // self.hop) * self.hop
+
+    @abstractmethod
+    def build(self) -> Extractor:
+        """Load weights and compile. Raises WeightsError when there are none."""
 
 
 class Extractor:

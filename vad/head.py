@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+import torch.nn.functional as F
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from vad.config import Config
@@ -31,11 +32,23 @@ class NormalHeadSettings(Config):
     """Settings that every head fitted on normal footage has."""
 
     kind: str
+    pool: int = Field(
+        3, ge=1, description="a place's feature is the mean over this many places each way; odd, 1 is itself"
+    )
+    unit_length: bool = Field(True, description="compare directions: features are scaled to length 1")
     reduce: int | None = Field(128, ge=1, description="principal components kept; null keeps the features as they are")
     context: Context = Field("row", description="what a place is compared with: everywhere, its picture row, or itself")
-    top: int = Field(3, ge=1, description="a snippet's score is the mean of its this many highest places")
+    equalise: bool = Field(True, description="measure each context in units of its own farthest normal place")
+    top: int = Field(10, ge=1, description="a snippet's score is the mean of its this many highest places")
     fit_memory_mb: int = Field(1024, ge=1, description="normal snippets kept while fitting; longer footage is sampled")
     seed: int = 0
+
+    @field_validator("pool")
+    @classmethod
+    def _pool_is_odd(cls, pool: int) -> int:
+        if pool % 2 == 0:
+            raise ValueError("pool must be odd, so that a place stands in the middle of its neighbours")
+        return pool
 
     @abstractmethod
     def build(self) -> NormalHead:
@@ -76,13 +89,12 @@ class NormalHead(nn.Module, ABC):
         """
         sample = _Sample(self.settings.fit_memory_mb * 2**20, self.settings.seed)
         for video, features in batches:
-            sample.add(video, _as_maps(features))
+            sample.add(video, self._prepare(torch.from_numpy(_as_maps(features))).numpy())
         maps_NHWD, groups_N = sample.take()
         self.mean_D, self.basis_DE = principal_components(maps_NHWD, self.settings.reduce)
         samples = torch.cat([self._project(part.float()) for part in maps_NHWD.split(64)])
         distances = self._fit_contexts(self._contexts(samples), groups_N)
-        # places differ in how far apart normal things are; one unit is the typical distance in that context
-        self.scale_C = distances.mean((0, 2)).clamp_min(1e-6)
+        self.scale_C = self._units(distances)
         return np.asarray(self._raw(distances / self.scale_C[:, None]).numpy())
 
     def score(self, features: Array) -> HeadScores:
@@ -96,7 +108,7 @@ class NormalHead(nn.Module, ABC):
             )
         with torch.inference_mode():
             _, height, width, _ = maps_BHWD.shape
-            distances = self._distances(self._contexts(self._project(maps_BHWD))) / self.scale_C[:, None]
+            distances = self._distances(self._contexts(self._project(self._prepare(maps_BHWD)))) / self.scale_C[:, None]
             heat = self._heat(distances, height, width).numpy() if height * width > 1 else None
             return HeadScores(np.asarray(self._raw(distances).numpy()), heat)
 
@@ -104,6 +116,15 @@ class NormalHead(nn.Module, ABC):
         """Take the tables that ``state_dict`` gave."""
         for name in ("mean_D", "basis_DE", "scale_C", *self.tables):
             setattr(self, name, state[name])
+
+    def _prepare(self, maps_BHWD: Tensor) -> Tensor:
+        """Average with the neighbouring places, then scale to length 1."""
+        size = self.settings.pool
+        if size > 1 and maps_BHWD.shape[1] * maps_BHWD.shape[2] > 1:
+            channels_first = maps_BHWD.permute(0, 3, 1, 2)
+            pooled = F.avg_pool2d(channels_first, size, stride=1, padding=size // 2, count_include_pad=False)
+            maps_BHWD = pooled.permute(0, 2, 3, 1)
+        return F.normalize(maps_BHWD, dim=-1) if self.settings.unit_length else maps_BHWD
 
     def _project(self, maps_BHWD: Tensor) -> Tensor:
         centred = maps_BHWD - self.mean_D
@@ -114,6 +135,12 @@ class NormalHead(nn.Module, ABC):
         batch, height, width, size = maps_BHWE.shape
         shape = {"everywhere": (1, height * width), "row": (height, width), "place": (height * width, 1)}
         return maps_BHWE.reshape(batch, *shape[self.settings.context], size)
+
+    def _units(self, distances_NCP: Tensor) -> Tensor:
+        """What counts as one unit of distance in each context, (C,): contexts get an equal share of false alarms."""
+        if not self.settings.equalise:
+            return torch.ones(distances_NCP.shape[1])
+        return distances_NCP.amax((0, 2)).clamp_min(1e-6)
 
     def _heat(self, distances_BCP: Tensor, height: int, width: int) -> Tensor:
         return distances_BCP.reshape(len(distances_BCP), height, width)

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vad.calibration import Calibration
 from vad.pipeline import Scored
 from vad.plot import clock
 from vad.types import Array, Event, Pixels, ScoreCurve
@@ -24,18 +25,18 @@ _ALARM, _INK, _PAPER = (192, 57, 43), (120, 180, 235), (24, 24, 28)
 class HeatTrack:
     """Heat maps of a video, in order, kept in a temporary file: a long video has more than memory should hold."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], calibration: Calibration) -> None:
+        self._file, self._calibration = file, calibration
         self._ends: list[int] = []
         self._shape: tuple[int, ...] = ()
 
     def add(self, scored: Scored) -> None:
-        """Keep the map of the next snippet."""
+        """Keep the map of the next snippet, each place calibrated as if it were the score."""
         if scored.heat is None:
             return
         self._shape = scored.heat.shape
         self._ends.append(scored.end_frame)
-        self._file.write(scored.heat.astype(np.float16).tobytes())
+        self._file.write(self._calibration(scored.heat).astype(np.float16).tobytes())
 
     def __iter__(self) -> Iterator[tuple[int, Array]]:
         """(end frame of the snippet, its map (h, w)) in order."""
@@ -77,14 +78,12 @@ def draw(path: Path, *, video: Path, curve: ScoreCurve, events: list[Event], on:
         container.mux(stream.encode())
 
 
-def blend(pixels: Pixels, heat_HW: Array) -> Pixels:
-    """Redden the places that are rarer than usual: from 1 (the normal distance) to 4 times as far."""
-    strength = np.clip((heat_HW - 1.5) / 2.5, 0, 1)
+def blend(pixels: Pixels, rarity_HW: Array) -> Pixels:
+    """Redden the places whose own score in [0, 1] is above 0.3."""
+    strength = np.clip((rarity_HW - 0.3) / 0.4, 0, 1)
     small = Image.fromarray((strength * 255).astype(np.uint8))
-    alpha = (
-        np.asarray(small.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR), np.float32)[..., None]
-        / 255
-    )
+    size = (pixels.shape[1], pixels.shape[0])
+    alpha = np.asarray(small.resize(size, Image.Resampling.BILINEAR), np.float32)[..., None] / 255
     red = np.array([255, 40, 20], np.float32)
     return (pixels * (1 - 0.6 * alpha) + red * 0.6 * alpha).astype(np.uint8)
 

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from vad.config import cache_dir
 from vad.types import Array, Pixels
 
+_converting = threading.Lock()  # torch traces one network at a time; two at once gave graphs without inputs
 Runtime = Literal["auto", "openvino-bf16", "openvino-f32", "torch", "torch-bf16"]
 
 
@@ -45,14 +47,18 @@ def resolve(runtime: Runtime) -> str:
             return "torch-bf16"
         runtime = "openvino-bf16"
     if runtime.startswith("openvino") and importlib.util.find_spec("openvino") is None:
-        warnings.warn("openvino is not installed, so the slower torch runtime is used; "
-                      "run: pip install 'vadwatch[export]'", SlowRuntimeWarning, stacklevel=2)
+        warnings.warn(
+            "openvino is not installed, so the slower torch runtime is used; run: pip install 'vadwatch[export]'",
+            SlowRuntimeWarning,
+            stacklevel=2,
+        )
         return "torch"
     return runtime
 
 
-def compile_network(network: nn.Module, *, runtime: Runtime, clip_shape: tuple[int, int, int], digest: str,
-                    name: str) -> Compiled:
+def compile_network(
+    network: nn.Module, *, runtime: Runtime, clip_shape: tuple[int, int, int], digest: str, name: str
+) -> Compiled:
     """Make ``network`` (uint8 clips (B, T, H, W, 3) -> features) ready for clips of shape (T, H, W).
 
     OpenVINO networks are converted once and cached by name, weight digest and shape.
@@ -93,14 +99,19 @@ class _OpenVINO:
         core.set_property({"CACHE_DIR": ""})
         folder = cache_dir() / "openvino"
         path = folder / f"{key}-{frames}x{height}x{width}-ov{ov.__version__.split('-')[0]}.xml"
-        if not path.is_file():
-            _convert(network, (1, frames, height, width, 3), path)
+        with _converting:
+            if not path.is_file():
+                _convert(network, (1, frames, height, width, 3), path)
         precision = "bf16" if runtime.endswith("bf16") else "f32"
-        self._compiled = core.compile_model(str(path), "CPU", {
-            "INFERENCE_PRECISION_HINT": precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": os.cpu_count() or 1,
-        })
+        self._compiled = core.compile_model(
+            str(path),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": os.cpu_count() or 1,
+            },
+        )
         self._request = self._compiled.create_infer_request()
 
     def __call__(self, clips_BTHWC: Pixels) -> Array:
@@ -121,7 +132,7 @@ def _convert(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
         # deprecated by torch, and still what OpenVINO's converter is built on
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         # unchecked: the check would run the network four times more, which is most of a conversion
-        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(network, example, check_trace=False)
         model = ov.convert_model(traced, input=[(list(shape), ov.Type.u8)])
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
         temporary = Path(folder) / path.name

@@ -26,12 +26,26 @@ from av.video.stream import VideoStream
 
 from vad.types import Frame, Gap, Pixels
 
-SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv",
-            ".3gp", ".ogv"}
+SUFFIXES = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".flv",
+    ".wmv",
+    ".3gp",
+    ".ogv",
+}
 _DECORD_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi"}
 _DECORD_CODECS = {"h264", "mpeg4", "mjpeg", "vp8", "vp9", "libvpx-vp9"}
 _MISSING_FRAMES = 3  # fewer missing at the end are edit lists and rounding, not damage
-_DECODER_THREADS = 4  # the same everywhere: what survives damage depends on it, and each costs some frames of memory
 _CLOCK_RESET = 1.0  # seconds; a smaller step back is frames in disorder, a larger one a clock that began anew
 _CLOCK_PAUSE = 60.0  # seconds; a longer one is believed when a second frame tells of it
 _MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}  # of H.273 that swscale knows; it refuses the others, reserved ones too
@@ -75,8 +89,13 @@ class Video:
         self.gaps: list[Gap] = []
         self.probe = probe(self.path)
 
-    def frames(self, *, size: tuple[int, int] | None = None, resize: Resize = "stretch",
-               wants: Callable[[float], bool] = lambda _: True) -> Iterator[Frame]:
+    def frames(
+        self,
+        *,
+        size: tuple[int, int] | None = None,
+        resize: Resize = "stretch",
+        wants: Callable[[float], bool] = lambda _: True,
+    ) -> Iterator[Frame]:
         """Every decoded frame, in the order of display.
 
         ``size`` is (width, height) of the pictures, None the video's own; ``crop`` scales to cover it and
@@ -122,10 +141,23 @@ def probe(path: Path) -> Probe:
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         turns = _quarter_turns(first)
         width, height = (first.width, first.height) if turns % 2 == 0 else (first.height, first.width)
-        seconds = (float(stream.duration * stream.time_base) if stream.duration and stream.time_base
-                   else (container.duration or 0) / av.time_base)
-        return Probe(path, width, height, float(rate) if rate else 25.0, stream.frames, max(seconds, 0.0),
-                     stream.codec_context.codec.name, first.format.name, container.format.name, 90 * turns)
+        seconds = (
+            float(stream.duration * stream.time_base)
+            if stream.duration and stream.time_base
+            else (container.duration or 0) / av.time_base
+        )
+        return Probe(
+            path,
+            width,
+            height,
+            float(rate) if rate else 25.0,
+            stream.frames,
+            max(seconds, 0.0),
+            stream.codec_context.codec.name,
+            first.format.name,
+            container.format.name,
+            90 * turns,
+        )
 
 
 def pictures(path: Path, indices: Sequence[int], *, size: tuple[int, int]) -> list[Pixels]:
@@ -192,7 +224,7 @@ def _has_idr(data: bytes) -> bool:
     while at + 4 < len(data):
         if data[at + 4] & 31 == 5:
             return True
-        at += 4 + int.from_bytes(data[at:at + 4], "big")
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
     return False
 
 
@@ -264,17 +296,18 @@ class _Scaler:
         if frame.colorspace not in _MATRICES:
             frame.colorspace = _UNSPECIFIED
         stored = scaled if turns % 2 == 0 else (scaled[1], scaled[0])
-        rgb = self._reformatter.reformat(frame, width=stored[0], height=stored[1], format="rgb24",
-                                         interpolation=Interpolation.BILINEAR, threads=1)
+        rgb = self._reformatter.reformat(
+            frame, width=stored[0], height=stored[1], format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+        )
         left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
         upright = np.rot90(cast(Pixels, rgb.to_ndarray()), turns)
-        return np.ascontiguousarray(upright[top:top + height, left:left + width])
+        return np.ascontiguousarray(upright[top : top + height, left : left + width])
 
 
 class _Decoder:
     """Frames of one stream, each with whether frames between it and the one before were lost.
 
-    A decoder reports an error several packets late and does not say which one: it runs threads. So an error
+    A decoder reports an error packets late, when pictures are out of order, and does not say which one. So an error
     tells only that something was lost; a packet whose time passed without a picture tells where.
     """
 
@@ -364,8 +397,10 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     except PermissionError as cause:
         raise PermissionError(f"{path}: no permission to read it") from cause
     except (av.error.FFmpegError, ValueError) as cause:
-        raise VideoError(f"{path}: not a video that can be read, or its index is cut off; "
-                         "check that it plays, and copy it again if it does not") from cause
+        raise VideoError(
+            f"{path}: not a video that can be read, or its index is cut off; "
+            "check that it plays, and copy it again if it does not"
+        ) from cause
     if container.format.name == "tty":
         container.close()
         raise VideoError(f"{path}: not a video that can be read: it is text")
@@ -378,6 +413,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     if stream.codec_context is None:
         container.close()
         raise VideoError(f"{path}: no decoder for its kind of video; convert it, for example to H.264 in mp4")
-    stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = _DECODER_THREADS
+    # one thread: with several, which damaged pictures are owned up to depends on their race
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
     return container, stream

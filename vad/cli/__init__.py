@@ -62,7 +62,7 @@ def fit(
     as_json: AsJson = False,
 ) -> int:
     """Fit a model on normal footage of one camera."""
-    from vad.cli.fit import run
+    from vad.cli.fitting import run
 
     return run(videos, config=config, out=out, overrides=overrides or [], runtime=runtime, quiet=quiet, as_json=as_json)
 
@@ -80,7 +80,7 @@ def score(
     as_json: AsJson = False,
 ) -> int:
     """Score videos: anomaly curve, events and a plot for each."""
-    from vad.cli.score import run
+    from vad.cli.scoring import run
 
     return run(
         videos,
@@ -102,7 +102,7 @@ def demo(
     quiet: Quiet = False,
 ) -> int:
     """Fit on normal street footage, score footage with a staged event."""
-    from vad.cli.demo import run
+    from vad.cli.demonstration import run
 
     return run(out=out, runtime=runtime, quiet=quiet)
 

@@ -3,8 +3,8 @@
 Patch memories for anomaly detection go back to Roth et al., "Towards Total Recall in Industrial Anomaly
 Detection", CVPR 2022, https://arxiv.org/abs/2106.08265 (PatchCore). Differs from it: features are video
 clips'; each picture row of a fixed camera has a memory of its own, because size and speed depend on the
-distance from the camera; distances are in units of the normal distance in that row; the score is the mean
-of the few highest places; the coreset takes several far points at a time.
+distance from the camera; features are compared by direction, after principal components; the score is the
+mean of the few highest places; the coreset takes several far points at a time.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 import vad
-from vad.cli import fit, score
+from vad.cli import fitting, scoring
 from vad.config import configs_dir
 from vad.plot import clock
 
@@ -22,7 +22,7 @@ def run(*, out: Path, runtime: str | None, quiet: bool) -> int:
             typer.echo(line)
 
     say("Footage: a street in the PETS pedestrian clip (examples/NOTICE.md). One event in it is staged.")
-    code = fit.run(
+    code = fitting.run(
         [footage / "street_normal.mp4"],
         config=configs_dir() / "demo.yaml",
         out=out / "model",
@@ -33,7 +33,7 @@ def run(*, out: Path, runtime: str | None, quiet: bool) -> int:
     )
     code = max(
         code,
-        score.run(
+        scoring.run(
             [footage / "street_staged.mp4"],
             model=out / "model",
             out=out,
@@ -45,7 +45,7 @@ def run(*, out: Path, runtime: str | None, quiet: bool) -> int:
         ),
     )
     staged = json.loads((footage / "street_staged.json").read_text(encoding="utf-8"))["event"]
-    say(f"Staged: {staged['what']}, {clock(staged['start'])} to {clock(staged['end'])}")
+    say(f"Known: {staged['what']}, {clock(staged['start'])} to {clock(staged['end'])}")
     folder = out / "street_staged"
     for name, file in (
         ("curve", "curve.csv"),

@@ -75,7 +75,7 @@ def score_one(path: Path, tool: Scorer, folder: Path, *, overlay: bool, bar: Pro
     video = Video(path)
     read = 0
     with tempfile.TemporaryFile() as file:
-        heat = HeatTrack(file)
+        heat = HeatTrack(file, tool.calibration)
 
         def observe(scored: Scored, frames: int) -> None:
             nonlocal read
