@@ -24,14 +24,15 @@ from vad.types import Array, Pixels
 from vad.video import Video, find_videos
 
 STEP, FOLDS = 6, 4  # frames between the clips that are compared
-EXTRACTOR = {"kind": "i3d", "output": "Mixed_4d", "clip_frames": 8, "hop": 4, "size": [480, 320]}
+SIZE = (480, 320)
+EXTRACTOR: dict[str, Any] = {"kind": "i3d", "output": "Mixed_4d", "clip_frames": 8, "hop": 4, "size": list(SIZE)}
 FEATURES: list[dict[str, Any]] = [{"pool": pool, "unit_length": unit} for pool in (1, 3) for unit in (False, True)]
 SCORES: list[dict[str, Any]] = [{"equalise": equal, "top": top} for equal in (False, True) for top in (1, 3, 10, 30)]
 
 
 def pictures(path: Path) -> Pixels:
     """All frames of a video, (N, H, W, 3)."""
-    return np.stack([frame.pixels for frame in Video(path).frames(size=EXTRACTOR["size"]) if frame.pixels is not None])
+    return np.stack([frame.pixels for frame in Video(path).frames(size=SIZE) if frame.pixels is not None])
 
 
 def people(video: Pixels) -> list[tuple[Pixels, Array, int]]:
@@ -45,7 +46,9 @@ def people(video: Pixels) -> list[tuple[Pixels, Array, int]]:
             height, width = rows.stop - rows.start, columns.stop - columns.start
             if 20 < height < 70 and 8 < width < 36 and height > 1.5 * width:
                 soft = Image.fromarray(mask[rows, columns].astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(1))
-                found.append((frame[rows, columns].copy(), np.asarray(soft, np.float32)[..., None] / 255, rows.start))
+                found.append(
+                    (frame[rows, columns].copy(), np.asarray(soft, np.float32)[..., None] / np.float32(255), rows.start)
+                )
     return found
 
 
@@ -62,9 +65,11 @@ def with_runner(video: Pixels, person: tuple[Pixels, Array, int], random: np.ran
     factor = random.uniform(0.8, 1.4)
     size = (max(4, round(picture.shape[1] * factor)), max(8, round(picture.shape[0] * factor)))
     picture = np.asarray(Image.fromarray(picture).resize(size))
-    mask = np.asarray(Image.fromarray((mask[..., 0] * 255).astype(np.uint8)).resize(size), np.float32)[..., None] / 255
+    mask = np.asarray(Image.fromarray((mask[..., 0] * 255).astype(np.uint8)).resize(size), np.float32)[
+        ..., None
+    ] / np.float32(255)
     return pasted(
-        video, picture, mask, row + random.integers(-12, 13), random.uniform(2, 6) * random.choice([-1, 1]), random
+        video, picture, mask, row + int(random.integers(-12, 13)), random.uniform(2, 6) * random.choice([-1, 1]), random
     )
 
 

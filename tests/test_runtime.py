@@ -180,7 +180,7 @@ def test_memory_layout_does_not_matter(runtime: str, layout: str, change: object
 
 @needs_openvino
 def test_threads_may_build_the_same_network_at_once(cache: Path) -> None:
-    """Tracing is not safe between threads: without a lock a quarter of such runs failed."""
+    """Tracing is not safe between threads: without a lock one run of this in six failed."""
     run(
         """
         import threading
