@@ -26,8 +26,21 @@ from vad.video import Video, find_videos
 STEP, FOLDS = 6, 4  # frames between the clips that are compared
 SIZE = (480, 320)
 EXTRACTOR: dict[str, Any] = {"kind": "i3d", "output": "Mixed_4d", "clip_frames": 8, "hop": 4, "size": list(SIZE)}
-FEATURES: list[dict[str, Any]] = [{"pool": pool, "unit_length": unit} for pool in (1, 3) for unit in (False, True)]
-SCORES: list[dict[str, Any]] = [{"equalise": equal, "top": top} for equal in (False, True) for top in (1, 3, 10, 30)]
+WIDE = {"context": "everywhere", "capacity": 8192, "candidates": 65536}
+FEATURES: list[dict[str, Any]] = [
+    *({"pool": pool, "unit_length": unit} for pool in (1, 3) for unit in (False, True)),
+    {"pool": 5},
+    {"pool": 7},
+    {"neighbours": 4},
+    {"reduce": 64},
+    {"reduce": 256},
+    {"context": "everywhere"},
+    WIDE,
+    {**WIDE, "reduce": 256},
+]
+SCORES: list[dict[str, Any]] = [
+    {"equalise": equal, "top": top} for equal in (False, True) for top in (1, 3, 10, 30, 60)
+]
 
 
 def pictures(path: Path) -> Pixels:

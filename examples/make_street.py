@@ -13,7 +13,7 @@ import argparse
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -32,7 +32,8 @@ SOURCE = "vtest.avi, sample clip of OpenCV (Debian package opencv-doc 4.6.0+dfsg
 def read(path: Path) -> list[Picture]:
     """All frames of a video, scaled to SIZE."""
     with av.open(str(path)) as container:
-        return [frame.reformat(*SIZE, format="rgb24").to_ndarray() for frame in container.decode(video=0)]
+        scaled = (frame.reformat(*SIZE, format="rgb24") for frame in container.decode(video=0))
+        return [cast(Picture, frame.to_ndarray()) for frame in scaled]
 
 
 def blocked(picture: Picture, moment: float, random: np.random.Generator) -> Picture:

@@ -122,7 +122,7 @@ def test_pooling_averages_neighbours_and_unit_length_keeps_directions():
 
 
 def test_equalised_contexts_reach_one_at_their_farthest_normal_place():
-    settings = {**PLAIN, "kind": "memory", "top": 1, "context": "row"}
+    settings = {**PLAIN, "kind": "memory", "top": 1, "context": "row", "equalise": True}
     held_out = load("vad.heads", settings).build().fit(batches(normal_maps()))
     assert held_out.max() == pytest.approx(1)
     as_it_is = load("vad.heads", {**settings, "equalise": False}).build().fit(batches(normal_maps()))

@@ -38,7 +38,7 @@ class NormalHeadSettings(Config):
     unit_length: bool = Field(True, description="compare directions: features are scaled to length 1")
     reduce: int | None = Field(128, ge=1, description="principal components kept; null keeps the features as they are")
     context: Context = Field("row", description="what a place is compared with: everywhere, its picture row, or itself")
-    equalise: bool = Field(True, description="measure each context in units of its own farthest normal place")
+    equalise: bool = Field(False, description="measure each context in units of its own farthest normal place")
     top: int = Field(10, ge=1, description="a snippet's score is the mean of its this many highest places")
     fit_memory_mb: int = Field(1024, ge=1, description="normal snippets kept while fitting; longer footage is sampled")
     seed: int = 0

@@ -7,7 +7,7 @@ relative error about 1.4e-2 on I3D. Measured ratios are in ``benchmarks/``.
 from __future__ import annotations
 
 import importlib.util
-import os
+import inspect
 import sys
 import tempfile
 import threading
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vad.config import cache_dir
+from vad.files import sha256
 from vad.types import Array, Pixels
 
 _converting = threading.Lock()  # torch traces one network at a time; two at once gave graphs without inputs
@@ -61,12 +62,13 @@ def compile_network(
 ) -> Compiled:
     """Make ``network`` (uint8 clips (B, T, H, W, 3) -> features) ready for clips of shape (T, H, W).
 
-    OpenVINO networks are converted once and cached by name, weight digest and shape.
+    OpenVINO networks are converted once and cached by name, weight digest, code and shape.
     """
     chosen = resolve(runtime)
     network = network.eval().requires_grad_(False)
     if chosen.startswith("openvino"):
-        return _OpenVINO(network, chosen, clip_shape, f"{name}-{digest[:12]}")
+        code = sha256(Path(inspect.getfile(type(network))))  # another forward() is another conversion
+        return _OpenVINO(network, chosen, clip_shape, f"{name}-{digest[:12]}-{code[:8]}")
     return _Torch(network, chosen)
 
 
@@ -106,11 +108,7 @@ class _OpenVINO:
         self._compiled = core.compile_model(
             str(path),
             "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": precision,
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": os.cpu_count() or 1,
-            },
+            {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"},
         )
         self._request = self._compiled.create_infer_request()
 
