@@ -1,7 +1,7 @@
 """Make the two clips of ``make demo`` from OpenCV's sample clip ``vtest.avi``.
 
-``street_normal.mp4`` is the last 48 seconds of the sample clip, made smaller. ``street_staged.mp4`` is the rest, with one
-event that never took place: something dark is held before the camera, and most of the view is blocked. The event is
+``street_normal.mp4`` is the last 48 seconds of the sample clip, made smaller. ``street_staged.mp4`` is the rest, with
+one event that never took place: something dark is held before the camera, and most of the view is blocked. The event is
 declared in the file's metadata, in ``street_staged.json`` and in ``NOTICE.md``; nothing is written into the picture.
 
     python examples/make_street.py vtest.avi examples
@@ -44,7 +44,8 @@ def blocked(picture: Picture, moment: float, random: np.random.Generator) -> Pic
     edge = width * (0.86 * entered + 0.01 * random.normal()) + 30 * np.sin(y / height * 3)
     cover = 1 / (1 + np.exp((x - edge) / 9))[..., None]  # out of focus: a soft edge
     glove = np.stack([46 + 14 * np.sin(x / 70 + y / 110), 40 + 11 * np.sin(x / 75), 38 + 9 * np.cos(y / 90)], axis=-1)
-    return np.clip(picture * (1 - cover) + glove * cover + random.normal(0, 1.5, picture.shape), 0, 255).astype(np.uint8)
+    seen = picture * (1 - cover) + glove * cover + random.normal(0, 1.5, picture.shape)
+    return np.clip(seen, 0, 255).astype(np.uint8)
 
 
 def write(path: Path, frames: list[Picture], *, title: str, comment: str) -> None:
