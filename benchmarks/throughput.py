@@ -11,7 +11,6 @@ import argparse
 import functools
 import itertools
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -134,6 +133,8 @@ def end_to_end(path: Path, values: dict[str, Any], normal: Path) -> dict[str, An
     decode = best(lambda: decode_only(path), 3)
     preprocess = best(lambda: [None for _ in cuts(Video(path), settings)], 3)
     forward = best(lambda: [extractor(clip.pixels[None]) for clip in clips], 3)
+    rows = [extractor(clip.pixels[None]) for clip in clips]
+    judging = best(lambda: [head.score(features) for features in rows], 3)
     return {
         "extractor": values,
         "runtime": extractor.runtime,
@@ -145,7 +146,9 @@ def end_to_end(path: Path, values: dict[str, Any], normal: Path) -> dict[str, An
         "decode_seconds": decode,
         "decode_and_preprocess_seconds": preprocess,
         "forward_seconds": forward,
+        "head_seconds": judging,
         "overhead_beyond_decode_and_forward": seconds / (decode + forward) - 1,
+        "overhead_beyond_decode_forward_and_head": seconds / (decode + forward + judging) - 1,
         "plain_order_seconds": preprocess + forward,
     }
 
@@ -172,7 +175,9 @@ def score_for_memory(path: Path, values: dict[str, Any]) -> None:
     score_recording(
         Video(path), extractor, head, Calibration.fit(raw), smoother=EmaSettings().build(), alarms=EventSettings()
     )
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # not getrusage: its maximum is inherited from the process that started this one
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(int(peak.split()[1]) / 1024)
 
 
 def main() -> None:

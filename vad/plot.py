@@ -127,27 +127,22 @@ def _thumbnails(
     shown = pictures(video, indices, size=(max(2, round(_THUMBNAIL_HEIGHT * min(aspect, 1.6))), _THUMBNAIL_HEIGHT))
     places = spread([(curve.pts_N[i] - limits[0]) / (limits[1] - limits[0]) for i in indices])
     for index, picture, place in zip(indices, shown, places, strict=True):
-        above.add_artist(
-            AnnotationBbox(
-                OffsetImage(picture, zoom=72 / _DPI),
-                (place, 0.5),
-                xycoords="axes fraction",
-                pad=0.15,
-                bboxprops={"edgecolor": _ALARM if events else _QUIET, "lw": 1},
-            )
+        edge = {"edgecolor": _ALARM if events else _QUIET, "lw": 1}
+        image = OffsetImage(picture, zoom=72 / _DPI)
+        thumbnail = AnnotationBbox(image, (place, 0.5), xycoords="axes fraction", pad=0.15, bboxprops=edge)
+        tie = ConnectionPatch(
+            (place, 0.02),
+            (float(curve.pts_N[index]), float(curve.score_N[index])),
+            "axes fraction",
+            "data",
+            axesA=above,
+            axesB=axes,
+            color=_QUIET,
+            lw=0.7,
         )
-        above.add_artist(
-            ConnectionPatch(
-                (place, 0.02),
-                (curve.pts_N[index], curve.score_N[index]),
-                "axes fraction",
-                "data",
-                axesA=above,
-                axesB=axes,
-                color=_QUIET,
-                lw=0.7,
-            )
-        )
+        for artist in (tie, thumbnail):
+            artist.set_in_layout(False)  # else the layout makes room for them twice
+            above.add_artist(artist)
 
 
 def spread(wanted: list[float], *, gap: float = 1 / _THUMBNAILS) -> list[float]:
