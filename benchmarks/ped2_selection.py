@@ -30,9 +30,6 @@ WIDE = {"context": "everywhere", "capacity": 8192, "candidates": 65536}
 FEATURES: list[dict[str, Any]] = [
     *({"pool": pool, "unit_length": unit} for pool in (1, 3) for unit in (False, True)),
     {"pool": 5},
-    {"pool": 7},
-    {"neighbours": 4},
-    {"reduce": 64},
     {"reduce": 256},
     {"context": "everywhere"},
     WIDE,

@@ -51,28 +51,18 @@ def draw(
     times, low, high = envelope(curve.pts_N, curve.score_N)
     axes.fill_between(times, low, high, color=_INK, alpha=0.25, lw=0)
     axes.plot(times, high, color=_INK, lw=1.3)
-    axes.axhline(caption.on, color=_ALARM, lw=0.9, ls="--")
-    axes.axhline(caption.off, color=_ALARM, lw=0.9, ls=":")
-    axes.annotate(
-        f"on {caption.on:g}",
-        (1, caption.on),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        color=_ALARM,
-        fontsize=8,
-    )
-    axes.annotate(
-        f"off {caption.off:g}",
-        (1, caption.off),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        color=_ALARM,
-        fontsize=8,
-    )
+    for name, threshold, style in (("on", caption.on, "--"), ("off", caption.off, ":")):
+        axes.axhline(threshold, color=_ALARM, lw=0.9, ls=style)
+        axes.annotate(
+            f"{name} {threshold:g}",
+            (1, threshold),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=_ALARM,
+            fontsize=8,
+        )
     axes.set(xlim=(start, end), ylim=(0, 1), xlabel="time", ylabel=f"anomaly score ({caption.label})")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
     axes.spines[["top", "right"]].set_visible(False)
