@@ -28,7 +28,14 @@ class Settings(ExtractorSettings):
         """Compile; there is nothing to load."""
         grid = self.grid if self.output == "grid" else None
         name = "colour" if grid is None else f"colour-{grid[0]}x{grid[1]}"
-        return Extractor(Network(grid), self, dim=3, digest=hashlib.sha256(b"colour 1").hexdigest(), name=name)
+        return Extractor(
+            Network(grid),
+            self,
+            dim=3,
+            digest=hashlib.sha256(b"colour 1").hexdigest(),
+            name=name,
+            normalisation="x / 255",
+        )
 
 
 class Network(nn.Module):

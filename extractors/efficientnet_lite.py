@@ -58,6 +58,7 @@ class Settings(ExtractorSettings):
     fps: float | None = Field(5.0, gt=0, description="sample the video at this rate; null takes every frame")
     runtime: Runtime = "openvino-f32"  # bf16 is twice as fast, but these narrow layers lose 5 % to it, I3D's 1 %
     variant: Name = Field("lite0", description="a higher number is slower and more accurate")
+    weights: Path | None = Field(None, description="weight file; null takes the installed package's")
     output: Output = Field("pooled", description="pooled (1280-d), or the map at a sixteenth of the picture's size")
 
     def build(self) -> Extractor:
@@ -66,7 +67,9 @@ class Settings(ExtractorSettings):
         network = Network(self.variant, self.output)
         load_into(network, path)
         name = f"efficientnet-{self.variant}-{self.output}"
-        return Extractor(network, self, dim=network.dim, digest=sha256(path), name=name)
+        return Extractor(
+            network, self, dim=network.dim, digest=sha256(path), name=name, normalisation="(x - 127) / 128"
+        )
 
 
 class Network(nn.Module):

@@ -56,6 +56,7 @@ class Settings(ExtractorSettings):
     """I3D clips and the layer whose output is the feature."""
 
     kind: Literal["i3d"] = "i3d"
+    weights: Path | None = Field(None, description="weight file; null takes the installed package's")
     output: Output = Field(
         "pooled", description="pooled (1024-d), logits (400), or the map of a Mixed block, mean over time"
     )
@@ -65,7 +66,14 @@ class Settings(ExtractorSettings):
         path = weights_file(self.weights)
         network = Network(self.output)
         load_into(network, path)
-        return Extractor(network, self, dim=network.dim, digest=sha256(path), name=f"i3d-{self.output}")
+        return Extractor(
+            network,
+            self,
+            dim=network.dim,
+            digest=sha256(path),
+            name=f"i3d-{self.output}",
+            normalisation="x / 127.5 - 1",
+        )
 
 
 class Network(nn.Module):

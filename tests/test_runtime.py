@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vad.config import load
 from vad.extractor import Extractor
-from vad.runtime import compile_network, resolve
+from vad.runtime import bf16_is_faster, compile_network, resolve
 from vad.types import Pixels
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
@@ -75,9 +75,21 @@ def test_auto_is_the_fastest_that_is_here() -> None:
     if torch.cuda.is_available():
         assert resolve("auto") == "torch-bf16"
     elif OPENVINO:
-        assert resolve("auto") == "openvino-bf16"
+        assert resolve("auto") in ("openvino-bf16", "openvino-f32")
     assert resolve("torch") == "torch"
     assert resolve("torch-bf16") == "torch-bf16"
+
+
+@pytest.mark.parametrize(
+    ("processor", "faster"),
+    [
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16 avx512_fp16", False),
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16 amx_bf16", True),
+        ("vendor_id : AuthenticAMD\nflags : avx512f avx512_bf16", True),
+    ],
+)
+def test_bf16_is_taken_where_it_was_measured_to_be_faster(processor: str, faster: bool) -> None:
+    assert bf16_is_faster(processor) is faster
 
 
 @needs_openvino

@@ -16,8 +16,10 @@ class Windower:
     Every ``hop`` sampled frames a snippet ends and gives a clip: the last ``clip_frames`` of every
     ``stride``-th sampled frame. No clip looks beyond the end of its snippet. The first snippet of a
     stream, and the first after a gap, waits until a whole clip is there and covers all frames until then.
+    With ``clip_at: start`` it is the first frames of the snippet instead, and a tail shorter than a snippet
+    gives a clip too, if it holds one.
 
-    Call ``wants`` once per frame before converting it, then ``step`` with the frame.
+    Call ``wants`` once per frame before converting it, then ``step`` with the frame, and ``finish`` at the end.
     """
 
     def __init__(self, settings: ExtractorSettings) -> None:
@@ -56,13 +58,25 @@ class Windower:
         self._sampled += 1
         if self._sampled < self._first_end or self._sampled % self._settings.hop:
             return None
-        span = self._settings.span
-        members = range(self._sampled - span, self._sampled, self._settings.stride)
-        clip = Clip(np.stack([self._pixels[sample] for sample in members]), self._start, frame.index + 1, frame.pts)
-        needed_from = self._sampled + self._settings.hop - span
+        span, hop = self._settings.span, self._settings.hop
+        at_start = self._settings.clip_at == "start"
+        clip = self._clip(self._sampled - (hop if at_start else span), frame)
+        needed_from = self._sampled + (0 if at_start else hop - span)
         self._pixels = {sample: pixels for sample, pixels in self._pixels.items() if sample >= needed_from}
         self._start = frame.index + 1
         return clip
+
+    def finish(self, last: Frame | None) -> Clip | None:
+        """The clip of the tail after ``last``, the newest frame, where clips lie at the start of their snippet."""
+        tail = self._sampled % self._settings.hop
+        if self._settings.clip_at == "end" or last is None or tail < self._settings.span:
+            return None
+        return self._clip(self._sampled - tail, last)
+
+    def _clip(self, first: int, newest: Frame) -> Clip:
+        members = range(first, first + self._settings.span, self._settings.stride)
+        pixels = np.stack([self._pixels[sample] for sample in members])
+        return Clip(pixels, self._start, newest.index + 1, newest.pts)
 
     def _due(self, pts: float) -> bool:
         """Whether this frame is the nearest one to the next tick of the sampling rate."""
@@ -80,6 +94,8 @@ class Windower:
     def _in_clip(self, sample: int) -> bool:
         """Whether sample ``sample`` belongs to a clip of this or a later snippet."""
         hop, stride, span = self._settings.hop, self._settings.stride, self._settings.span
+        if self._settings.clip_at == "start":
+            return sample % hop < span and sample % hop % stride == 0
         end = max(self._first_end, (sample // hop + 1) * hop)
         while end - span <= sample:
             if (end - 1 - sample) % stride == 0:

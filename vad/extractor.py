@@ -6,15 +6,22 @@ The files in ``extractors/`` add the networks; what they share is here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, Self
 
-from pydantic import Field
-from torch import nn
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from vad.config import Config
 from vad.runtime import Compiled, Runtime, compile_network
 from vad.types import Array, Pixels
+from vad.video import Resample, Resize
+
+# Published features number their crops like this: the centre, the corners row by row, then the same mirrored.
+CROPS = ("centre", "top left", "top right", "bottom left", "bottom right")
+VIEWS = (*CROPS, *(f"{name}, mirrored" for name in CROPS))
+# Settings that say where something lies or what computes it, not what is computed: a digest stands for them.
+PLACES = frozenset({"runtime", "weights", "model", "revision", "sha256"})
 
 
 class ExtractorSettings(Config, ABC):
@@ -24,11 +31,17 @@ class ExtractorSettings(Config, ABC):
     clip_frames: int = Field(16, ge=1, description="frames in one clip")
     stride: int = Field(1, ge=1, description="sampled frames from one clip frame to the next")
     hop: int = Field(16, ge=1, description="sampled frames from one snippet to the next")
+    clip_at: Literal["end", "start"] = Field("end", description="where in its snippet a clip lies")
     fps: float | None = Field(None, gt=0, description="sample the video at this rate; null takes every frame")
-    size: tuple[int, int] = Field((224, 224), description="width, height of the clip in pixels")
-    resize: Literal["stretch", "crop"] = Field("stretch", description="see the whole picture, or cut the centre out")
+    size: tuple[int, int] = Field((224, 224), description="width, height of what the network sees, in pixels")
+    resize: Resize = Field(
+        "stretch",
+        description="stretch: see the whole picture; crop: cover size and cut the centre out; "
+        "a number: scale the short side to it, then cut; [width, height]: stretch to it, then cut",
+    )
+    resample: Resample = Field("bilinear", description="filter that scales; pillow's are slow and the field's own")
+    crops: Literal[1, 5, 10] = Field(1, description="1: centre; 5: and the corners; 10: and all of them mirrored")
     runtime: Runtime = "auto"
-    weights: Path | None = Field(None, description="weight file; null takes the installed package's")
 
     @property
     def span(self) -> int:
@@ -40,18 +53,54 @@ class ExtractorSettings(Config, ABC):
         """Sampled frames until the first clip is whole: the first multiple of ``hop`` that holds one."""
         return -(-self.span // self.hop) * self.hop
 
+    @model_validator(mode="after")
+    def _places_fit(self) -> Self:
+        if self.clip_at == "start" and self.span > self.hop:
+            raise ValueError(
+                f"a clip at the start of its snippet must fit into it: it spans {self.span} frames, hop is {self.hop}"
+            )
+        if self.crops > 1 and isinstance(self.resize, str):
+            raise ValueError(
+                f"{self.crops} crops need a picture larger than size: set resize to a short side or [width, height]"
+            )
+        least = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
+        if any(isinstance(have, int) and have < want for have, want in zip(least, self.size, strict=True)):
+            raise ValueError(f"resize {self.resize} is smaller than size {self.size}, which is cut out of it")
+        return self
+
     @abstractmethod
     def build(self) -> Extractor:
         """Load weights and compile. Raises WeightsError when there are none."""
 
 
+class TextTower(Protocol):
+    """Words into the same space as an extractor's features."""
+
+    dim: int
+    digest: str  # sha256 of the weights
+
+    def __call__(self, texts: list[str]) -> Array:
+        """float32 (len(texts), dim), each row of length 1."""
+        ...
+
+
 class Extractor:
     """Clips in, features out; rows of a batch do not see each other."""
 
-    def __init__(self, network: nn.Module, settings: ExtractorSettings, *, dim: int, digest: str, name: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: ExtractorSettings,
+        *,
+        dim: int,
+        digest: str,
+        name: str,
+        normalisation: str,
+    ) -> None:
         self.settings = settings
         self.dim = dim
         self.digest = digest  # sha256 of the weights, or of the code's own version where there are none
+        self.normalisation = normalisation  # what is done to a pixel x in 0 … 255, for the record
         width, height = settings.size
         self._compiled: Compiled = compile_network(
             network,
@@ -67,5 +116,29 @@ class Extractor:
         return self._compiled.runtime
 
     def __call__(self, clips_BTHWC: Pixels) -> Array:
-        """uint8 RGB (B, clip_frames, H, W, 3) -> float32 (B, D), or (B, h, w, D) for maps of places."""
-        return self._compiled(clips_BTHWC)
+        """uint8 RGB (B, clip_frames, H, W, 3) -> float32 (B, D), or (B, h, w, D) for maps of places.
+
+        With several crops the clips hold whole pictures, and K views of each are cut here: (B, K, D).
+        """
+        settings = self.settings
+        if settings.crops == 1:
+            return self._compiled(clips_BTHWC)
+        features = self._compiled(clips_BTHWC, lambda clips: cut(clips, settings.size, settings.crops))
+        return features.reshape(len(clips_BTHWC), settings.crops, *features.shape[1:])
+
+
+def cut(clips_BTHWC: Tensor, size: tuple[int, int], crops: int) -> Tensor:
+    """Views of clips, in the order of ``VIEWS``: (B, T, H, W, 3) -> (B * crops, T, height, width, 3).
+
+    >>> cut(torch.zeros(2, 16, 256, 340, 3), (224, 224), 10).shape
+    torch.Size([20, 16, 224, 224, 3])
+    """
+    width, height = size
+    down, right = clips_BTHWC.shape[2] - height, clips_BTHWC.shape[3] - width
+    if down < 0 or right < 0:
+        raise ValueError(f"cannot cut {width}x{height} out of {clips_BTHWC.shape[3]}x{clips_BTHWC.shape[2]} pixels")
+    corners = ((down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right))
+    views = [clips_BTHWC[:, :, top : top + height, left : left + width] for top, left in corners[: min(crops, 5)]]
+    if crops == 10:
+        views += [view.flip(3) for view in views]
+    return torch.stack(views, 1).flatten(0, 1)

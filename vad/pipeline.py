@@ -18,7 +18,7 @@ from vad.calibration import Calibration
 from vad.clips import Windower
 from vad.extractor import Extractor, ExtractorSettings
 from vad.head import NormalHead
-from vad.types import Array, Clip, Frame, ScoreCurve, to_frames
+from vad.types import Array, Clip, Frame, Pixels, ScoreCurve, to_frames
 from vad.video import Video
 
 T = TypeVar("T")
@@ -72,22 +72,46 @@ class Timeline:
 
 
 def cuts(video: Video, settings: ExtractorSettings) -> Iterator[Cut]:
-    """Frames of a video, cut wherever a clip is complete; the last cut has the rest and no clip."""
+    """Frames of a video, cut wherever a clip is complete; the last cut has the rest."""
     windower = Windower(settings)
     frames: list[Frame] = []
-    for frame in video.frames(size=settings.size, resize=settings.resize, wants=windower.wants):
+    frame: Frame | None = None
+    for frame in video.frames(
+        size=settings.size,
+        resize=settings.resize,
+        resample=settings.resample,
+        whole=settings.crops > 1,
+        wants=windower.wants,
+    ):
         clip = windower.step(frame)
         frames.append(Frame(frame.index, frame.pts, None, frame.after_gap, frame.corrupt))
         if clip is not None:
             yield Cut(frames, clip)
             frames = []
-    yield Cut(frames, None)
+    yield Cut(frames, windower.finish(frame))
 
 
-def feature_stream(video: Video, extractor: Extractor) -> Iterator[tuple[Cut, Array | None]]:
-    """Cuts with the features (1, …) of their clips; decoding runs ahead in a thread."""
-    for cut in ahead(cuts(video, extractor.settings)):
-        yield cut, None if cut.clip is None else extractor(cut.clip.pixels[None])
+def feature_stream(video: Video, extractor: Extractor, *, batch: int = 1) -> Iterator[tuple[Cut, Array | None]]:
+    """Cuts with the features (1, …) of their clips; decoding runs ahead in a thread.
+
+    ``batch`` clips go through the network at once, so a cut may come that many clips later.
+    """
+    waiting: list[Cut] = []
+    clips: list[Pixels] = []
+    for cut in ahead(cuts(video, extractor.settings), depth=2 * batch):
+        waiting.append(cut)
+        if cut.clip is not None:
+            clips.append(cut.clip.pixels)
+        if len(clips) == batch:
+            yield from _with_features(waiting, clips, extractor)
+            waiting, clips = [], []
+    yield from _with_features(waiting, clips, extractor)
+
+
+def _with_features(cuts: list[Cut], clips: list[Pixels], extractor: Extractor) -> Iterator[tuple[Cut, Array | None]]:
+    rows = iter(extractor(np.stack(clips)) if clips else ())
+    for cut in cuts:
+        yield cut, None if cut.clip is None else next(rows)[None]
 
 
 def score_stream(

@@ -1,7 +1,8 @@
 """Run a network fast: PyTorch or OpenVINO behind one call.
 
-``torch`` is the reference. ``openvino-bf16`` is the fast default on processors with bf16 arithmetic:
-relative error about 1.4e-2 on I3D. Measured ratios are in ``benchmarks/``.
+``torch`` is the reference. ``openvino-bf16`` is the fast default on processors whose bf16 arithmetic is faster
+than their f32: relative error about 1.4e-2 on I3D. Measured ratios are in ``benchmarks/``. All runtimes use as many
+threads as torch does (``torch.set_num_threads``) when they are made.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,6 +27,7 @@ from vad.types import Array, Pixels
 
 _converting = threading.Lock()  # torch traces one network at a time; two at once gave graphs without inputs
 Runtime = Literal["auto", "openvino-bf16", "openvino-f32", "torch", "torch-bf16"]
+Cut = Callable[[Tensor], Tensor]  # clips -> their views, on the tensor's own device
 
 
 class SlowRuntimeWarning(UserWarning):
@@ -36,8 +39,8 @@ class Compiled(Protocol):
 
     runtime: str  # the one in use, never "auto"
 
-    def __call__(self, clips_BTHWC: Pixels) -> Array:
-        """uint8 RGB (B, T, H, W, 3) -> float32 features (B, …)."""
+    def __call__(self, clips_BTHWC: Pixels, cut: Cut | None = None) -> Array:
+        """uint8 RGB (B, T, H, W, 3) -> float32 features (B, …), or one row for each view that ``cut`` makes."""
         ...
 
 
@@ -46,7 +49,7 @@ def resolve(runtime: Runtime) -> str:
     if runtime == "auto":
         if torch.cuda.is_available():
             return "torch-bf16"
-        runtime = "openvino-bf16"
+        runtime = "openvino-bf16" if bf16_is_faster(_processor()) else "openvino-f32"
     if runtime.startswith("openvino") and importlib.util.find_spec("openvino") is None:
         warnings.warn(
             "openvino is not installed, so the slower torch runtime is used; run: pip install 'vadwatch[export]'",
@@ -83,12 +86,13 @@ class _Torch:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network.to(self._device)
 
-    def __call__(self, clips_BTHWC: Pixels) -> Array:
+    def __call__(self, clips_BTHWC: Pixels, cut: Cut | None = None) -> Array:
         short = torch.autocast(self._device.type, torch.bfloat16, enabled=self.runtime == "torch-bf16")
         with torch.inference_mode(), short:
             # torch takes no flipped and no read-only arrays; copies only those
             clips = torch.from_numpy(np.require(clips_BTHWC, requirements=("C", "W")))
-            features: Tensor = self._network(clips.to(self._device))
+            clips = clips.to(self._device)
+            features: Tensor = self._network(clips if cut is None else cut(clips))
         return np.asarray(features.float().cpu().numpy())
 
 
@@ -108,11 +112,17 @@ class _OpenVINO:
         self._compiled = core.compile_model(
             str(path),
             "CPU",
-            {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"},
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            },
         )
         self._request = self._compiled.create_infer_request()
 
-    def __call__(self, clips_BTHWC: Pixels) -> Array:
+    def __call__(self, clips_BTHWC: Pixels, cut: Cut | None = None) -> Array:
+        if cut is not None:
+            clips_BTHWC = cut(torch.from_numpy(clips_BTHWC)).numpy()
         rows = []
         for clip in clips_BTHWC:
             self._request.infer([clip[None]], share_inputs=True)
@@ -138,6 +148,19 @@ def _convert(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
         # the weights go first: a reader that finds the .xml must find the .bin
         temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
         temporary.replace(path)
+
+
+def bf16_is_faster(processor: str) -> bool:
+    """Whether a processor computes bf16 faster than f32, given what ``/proc/cpuinfo`` says of it.
+
+    By what was measured on I3D: AMD's avx512_bf16 is 1.9 times as fast; Intel's, without AMX tiles, half as fast.
+    """
+    return "amx_bf16" in processor or not ("GenuineIntel" in processor and "avx512_bf16" in processor)
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
 
 
 def _openvino() -> Any:

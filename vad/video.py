@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import av
 import av.error
@@ -23,6 +23,8 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
+from PIL import Image
+from pydantic import Field
 
 from vad.types import Frame, Gap, Pixels
 
@@ -54,7 +56,9 @@ _READ_ATTEMPTS = 100  # unreadable places in one file before the rest is given u
 _UNCOUNTED_SECONDS = 1.0  # missing at the end of a file that does not say how many frames it has
 
 log = logging.getLogger(__name__)
-Resize = Literal["stretch", "crop"]
+Side = Annotated[int, Field(ge=1)]
+Resize = Literal["stretch", "crop"] | Side | tuple[Side, Side]
+Resample = Literal["bilinear", "bicubic", "pillow-bilinear", "pillow-bicubic"]
 
 
 class VideoError(ValueError):
@@ -94,18 +98,22 @@ class Video:
         *,
         size: tuple[int, int] | None = None,
         resize: Resize = "stretch",
+        resample: Resample = "bilinear",
+        whole: bool = False,
         wants: Callable[[float], bool] = lambda _: True,
     ) -> Iterator[Frame]:
         """Every decoded frame, in the order of display.
 
-        ``size`` is (width, height) of the pictures, None the video's own; ``crop`` scales to cover it and
-        cuts the centre out. Only frames whose time ``wants`` accepts carry pixels, and the first one after
-        a gap, where a sampler begins anew; the others cost no conversion. A damaged stretch ends with a
-        frame marked ``after_gap`` and is noted in ``gaps``.
+        ``size`` is (width, height) of the pictures, None the video's own. ``resize`` says how a picture gets
+        there: ``stretch`` to it; ``crop``: scale to cover it and cut the centre out; a number: scale the short
+        side to so many pixels and cut the centre out; (width, height): stretch to that and cut the centre out.
+        ``whole`` leaves the cutting to the caller. Only frames whose time ``wants`` accepts carry pixels, and
+        the first one after a gap, where a sampler begins anew; the others cost no conversion. A damaged stretch
+        ends with a frame marked ``after_gap`` and is noted in ``gaps``.
         """
         self.gaps = []
         period = 1 / self.probe.fps
-        scaler = _Scaler(size, resize)
+        scaler = _Scaler(size, resize, resample, whole=whole)
         index, damaged_since = 0, None
         container, stream = _open(self.path)
         with container:
@@ -176,7 +184,7 @@ def pictures(path: Path, indices: Sequence[int], *, size: tuple[int, int]) -> li
             return list(reader.get_batch(list(indices)).asnumpy())
         except (decord.DECORDError, IndexError, RuntimeError) as cause:
             log.debug("decord cannot read %s (%s); PyAV decodes it in order", path, cause)
-    scaler = _Scaler(size, "stretch")
+    scaler = _Scaler(size)
     wanted = set(indices)
     found: dict[int, Pixels] = {}
     container, stream = _open(path)
@@ -280,28 +288,66 @@ class _Scaler:
     """Turn, scale and cut decoded frames, whatever their own size and format are.
 
     swscale itself, without a filter graph around it: vf_scale takes chroma for centred where H.264 says left.
+    Pillow's filters are there to make published features again: it scales the full RGB picture, as the field's
+    extraction scripts do, and costs several times as much.
     """
 
-    def __init__(self, size: tuple[int, int] | None, resize: Resize) -> None:
-        self._size, self._resize = size, resize
+    def __init__(
+        self,
+        size: tuple[int, int] | None,
+        resize: Resize = "stretch",
+        resample: Resample = "bilinear",
+        *,
+        whole: bool = False,
+    ) -> None:
+        self._size, self._resize, self._whole = size, resize, whole
+        library, _, name = resample.rpartition("-")
+        self._pillow = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[name]
+        self._swscale = {"bilinear": Interpolation.BILINEAR, "bicubic": Interpolation.BICUBIC}[name]
+        self._with_pillow = library == "pillow"
+        self._whole_size: tuple[int, int] | None = None  # a clip needs pictures of one size
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         turns = _quarter_turns(frame)
         shown = (frame.width, frame.height) if turns % 2 == 0 else (frame.height, frame.width)
-        width, height = scaled = self._size or shown
-        if self._resize == "crop":
-            factor = max(width / shown[0], height / shown[1])
-            scaled = max(round(shown[0] * factor), width), max(round(shown[1] * factor), height)
+        scaled = scaled_size(shown, self._size, self._resize)
+        if self._whole:
+            scaled = self._whole_size = self._whole_size or scaled
         if frame.colorspace not in _MATRICES:
             frame.colorspace = _UNSPECIFIED
         stored = scaled if turns % 2 == 0 else (scaled[1], scaled[0])
-        rgb = self._reformatter.reformat(
-            frame, width=stored[0], height=stored[1], format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
-        )
+        if self._with_pillow:
+            full = Image.fromarray(self._rgb(frame, (frame.width, frame.height)))
+            pixels = np.asarray(full.resize(stored, self._pillow))
+        else:
+            pixels = self._rgb(frame, stored)
+        upright = np.rot90(pixels, turns)
+        if self._whole or self._size is None:
+            return np.ascontiguousarray(upright)
+        width, height = self._size
         left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
-        upright = np.rot90(cast(Pixels, rgb.to_ndarray()), turns)
         return np.ascontiguousarray(upright[top : top + height, left : left + width])
+
+    def _rgb(self, frame: av.VideoFrame, size: tuple[int, int]) -> Pixels:
+        converted = self._reformatter.reformat(
+            frame, width=size[0], height=size[1], format="rgb24", interpolation=self._swscale, threads=1
+        )
+        return cast(Pixels, converted.to_ndarray())
+
+
+def scaled_size(shown: tuple[int, int], size: tuple[int, int] | None, resize: Resize) -> tuple[int, int]:
+    """Width and height that a picture of ``shown`` pixels is scaled to before ``size`` is cut out of it.
+
+    >>> [scaled_size((320, 240), (224, 224), how) for how in ("stretch", "crop", 256, (340, 256))]
+    [(224, 224), (299, 224), (341, 256), (340, 256)]
+    """
+    if size is None or resize == "stretch":
+        return size or shown
+    if isinstance(resize, tuple):
+        return resize
+    factor = max(size[0] / shown[0], size[1] / shown[1]) if resize == "crop" else resize / min(shown)
+    return max(round(shown[0] * factor), size[0]), max(round(shown[1] * factor), size[1])
 
 
 class _Decoder:

@@ -11,7 +11,7 @@ from streaming.smoothing import EmaSettings
 from streaming.smoothing import Settings as SmoothingSettings
 from vad.calibration import Calibration
 from vad.config import Config, ConfigError, Document
-from vad.extractor import Extractor, ExtractorSettings
+from vad.extractor import PLACES, Extractor, ExtractorSettings
 from vad.head import NormalHead, NormalHeadSettings
 from vad.model import Model, ModelError, load
 from vad.weights import WeightsError
@@ -90,7 +90,7 @@ def scorer(folder: Path, *, overrides: list[str], runtime: str | None) -> Scorer
     document = Document(str(folder), model.config, {}).override(_with_runtime(overrides, runtime))
     settings = Composition.of(document)
     fitted = Composition.of(Document(str(folder), model.config, {}))
-    for name, free in (("extractor", {"runtime", "weights"}), ("head", {"top"})):
+    for name, free in (("extractor", PLACES), ("head", {"top"})):
         before, after = (getattr(which, name).model_dump() for which in (fitted, settings))
         changed = (
             [key for key in before if key not in free and before[key] != after.get(key)]
