@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -50,7 +51,7 @@ class Scored:
 class Timeline:
     """What is known about every frame of a video so far: three numbers each, no pixels."""
 
-    pts: list[float] = field(default_factory=list)
+    pts: array[float] = field(default_factory=lambda: array("d"))
     breaks: list[int] = field(default_factory=list)  # damaged frames, and frames that follow damage
 
     def add(self, frames: Iterable[Frame]) -> None:

@@ -56,14 +56,14 @@ class FeatureSequence:
 
     values: Array  # (T, D), (T, K, D) or (T, H, W, D) float32
     hop_frames: int  # source frames from one snippet's start to the next
-    fps: float  # as probed; 29.97 stays 29.97
+    fps: float | None  # as probed; 29.97 stays 29.97; None where a published set does not say
 
     def __post_init__(self) -> None:
         if self.values.ndim not in (2, 3, 4):
             raise ValueError(f"values must be (T, D), (T, K, D) or (T, H, W, D), got {self.values.shape}")
         if self.hop_frames < 1:
             raise ValueError(f"hop_frames must be at least 1, got {self.hop_frames}")
-        if not self.fps > 0:
+        if self.fps is not None and not self.fps > 0:
             raise ValueError(f"fps must be positive, got {self.fps}")
 
 

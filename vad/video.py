@@ -139,6 +139,11 @@ class Video:
                 self.gaps.append(Gap(clock.next, end, "missing at the end"))
 
 
+def decoder_version() -> str:
+    """Of the library that decodes."""
+    return ".".join(map(str, av.library_versions["libavcodec"]))
+
+
 def probe(path: Path) -> Probe:
     """Open a file and read what its container says; decodes at most the first picture."""
     container, stream = _open(path)

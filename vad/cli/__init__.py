@@ -5,6 +5,7 @@ Nothing heavy is imported here; each command imports what it needs inside its fu
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 RuntimeOption = Annotated[
     str | None, typer.Option("--runtime", help="openvino-bf16, openvino-f32, torch (the reference) or torch-bf16.")
 ]
+
+
+class Launcher(enum.Enum):
+    """Where workers run."""
+
+    local = "local"
+    ray = "ray"
 
 
 def _version(wanted: bool) -> None:
@@ -96,6 +104,52 @@ def score(
 
 @app.command()
 @guarded
+def extract(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...", help="Videos, folders (searched below), or lists (.txt).", show_default=False
+        ),
+    ],
+    config: Annotated[Path, typer.Option(help="YAML with the section extractor.")],
+    out: Annotated[Path, typer.Option(help="Feature store to write or to complete.")],
+    launcher: Annotated[
+        Launcher, typer.Option(help="Where workers run: this machine, or a Ray cluster.")
+    ] = Launcher.local,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers; unset: one per GPU, or one.", show_default=False)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips per call; unset: 16 views on a GPU, else 1.", show_default=False)
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="Ray: processors per worker.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0.0, help="Ray: GPUs per worker; a fraction shares one.")] = 0.0,
+    part: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Only the i-th of n shares of the videos.")
+    ] = None,
+    overrides: Overrides = None,
+    runtime: RuntimeOption = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Extract features of videos into a store; what is there already is kept."""
+    from vad.cli.extraction import Spread, run
+
+    return run(
+        inputs,
+        config=config,
+        out=out,
+        spread=Spread(launcher.value, workers, batch, cpus, gpus),
+        part=part,
+        overrides=overrides or [],
+        runtime=runtime,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+@app.command()
+@guarded
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the model and the results.")] = Path("demo-output"),
     runtime: RuntimeOption = None,
@@ -105,6 +159,82 @@ def demo(
     from vad.cli.demonstration import run
 
     return run(out=out, runtime=runtime, quiet=quiet)
+
+
+features = typer.Typer(help="Look into a feature store, check it, read and write published ones.", no_args_is_help=True)
+app.add_typer(features, name="features")
+
+StoreFolder = Annotated[Path, typer.Argument(metavar="STORE", help="A feature store.", show_default=False)]
+LayoutOption = Annotated[str, typer.Option(help="ucf-i3d, xd-i3d, rtfm, vadclip, lagovad or c3d.")]
+
+
+@features.command("info")
+@guarded
+def features_info(store: StoreFolder, as_json: AsJson = False) -> int:
+    """Say what a store holds and how it was made."""
+    from vad.cli.features import info as run
+
+    return run(store, as_json=as_json)
+
+
+@features.command("verify")
+@guarded
+def features_verify(
+    store: StoreFolder,
+    against: Annotated[
+        Path | None, typer.Option(help="Compare with this store, or with published features (give --layout).")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of the published features.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder of the videos, if they were moved.")] = None,
+    count: Annotated[int, typer.Option("--sample", min=1, help="Videos to check.")] = 8,
+    snippets: Annotated[int, typer.Option(min=1, help="Rows to recompute of each.")] = 16,
+    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest relative error of a row; unset: 1e-3, for bf16 3e-2.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Recompute a sample of a store, or compare it with a reference."""
+    from vad.cli.features import verify as run
+
+    return run(
+        store,
+        reference=against,
+        layout=layout,
+        source=source,
+        count=count,
+        snippets=snippets,
+        seed=seed,
+        tolerance=tolerance,
+        as_json=as_json,
+    )
+
+
+@features.command("import")
+@guarded
+def features_import(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Published features.", show_default=False)],
+    layout: LayoutOption,
+    out: Annotated[Path, typer.Option(help="Feature store to write.")],
+    frames: Annotated[
+        Path | None, typer.Option(help="CSV of name,frames: true frame counts, checked against the rows.")
+    ] = None,
+) -> int:
+    """Read published features into a store."""
+    from vad.cli.features import import_published as run
+
+    return run(folder, layout=layout, out=out, frames=frames)
+
+
+@features.command("export")
+@guarded
+def features_export(
+    store: StoreFolder, layout: LayoutOption, out: Annotated[Path, typer.Option(help="Folder to write.")]
+) -> int:
+    """Write a store in a published layout."""
+    from vad.cli.features import export as run
+
+    return run(store, layout=layout, out=out)
 
 
 @app.command()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from streaming.events import Settings as EventSettings
 from streaming.smoothing import EmaSettings
 from streaming.smoothing import Settings as SmoothingSettings
@@ -14,9 +16,8 @@ from vad.config import Config, ConfigError, Document
 from vad.extractor import PLACES, Extractor, ExtractorSettings
 from vad.head import NormalHead, NormalHeadSettings
 from vad.model import Model, ModelError, load
+from vad.store import Dtype
 from vad.weights import WeightsError
-
-__all__ = ["Composition", "Scorer", "scorer"]
 
 
 class _Sections(Config):
@@ -67,6 +68,48 @@ class Composition:
         return {
             name: getattr(self, name).model_dump(mode="json") for name in ("extractor", "head", "smoothing", "events")
         }
+
+
+class _StoreSettings(Config):
+    dtype: Dtype = Field("float32", description="of the stored features; float16 halves the store")
+
+
+class _ExtractionSections(Config):
+    extractor: Any
+    store: _StoreSettings = _StoreSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """The settings of features without a head."""
+
+    extractor: ExtractorSettings
+    dtype: Dtype
+
+    @classmethod
+    def of(cls, document: Document) -> Extraction:
+        """Check every section; of a whole pipeline only its extractor. Raises ConfigError."""
+        if "head" in document.data:
+            return cls(Composition.of(document).extractor, "float32")
+        sections = document.validate(_ExtractionSections, document.data)
+        extractor: Any = document.component("extractors", "extractor")
+        return cls(extractor, sections.store.dtype)
+
+    @classmethod
+    def read(cls, path: Path, *, overrides: list[str], runtime: str | None) -> Extraction:
+        """From a YAML file, with command-line overrides on top."""
+        return cls.of(Document.read(path).override(_with_runtime(overrides, runtime)))
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, defaults included, as plain data."""
+        return {"extractor": self.extractor.model_dump(mode="json"), "store": {"dtype": self.dtype}}
+
+
+def read_config(path: Path, *, overrides: list[str]) -> Composition | Extraction:
+    """A config of either form: with a head it is a pipeline, without one it is about features."""
+    document = Document.read(path).override(overrides)
+    features_only = "extractor" in document.data and not {"head", "smoothing", "events"} & document.data.keys()
+    return Extraction.of(document) if features_only else Composition.of(document)
 
 
 @dataclass(frozen=True, slots=True)

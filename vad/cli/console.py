@@ -42,9 +42,9 @@ def report(error: BaseException) -> int:
     """Say what went wrong; the exit code for it."""
     if isinstance(error, OSError):
         if error.strerror and error.filename is not None:
-            say(f"vad: {error.filename}: {error.strerror}{_remedy(error)}")
+            say(f"vad: {error.filename}: {error.strerror}{hint(error.errno)}")
         else:
-            say(f"vad: {error}{_remedy(error)}")
+            say(f"vad: {error}{hint(error.errno)}")
         # our own messages about missing input have no errno; the system's come from writing
         return INPUT if isinstance(error, FileNotFoundError) and error.errno is None else WORLD
     if isinstance(error, MemoryError):
@@ -55,7 +55,8 @@ def report(error: BaseException) -> int:
     return INPUT
 
 
-def _remedy(error: OSError) -> str:
+def hint(number: int | None) -> str:
+    """What to do about an error of the system, to be put behind its message."""
     import errno
 
     return {
@@ -65,7 +66,7 @@ def _remedy(error: OSError) -> str:
         errno.EROFS: "; choose another folder",
         errno.ENOTDIR: "; choose another folder",
         errno.EEXIST: "; choose another folder",
-    }.get(error.errno or 0, "")
+    }.get(number or 0, "")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from vad import model
-from vad.cli.composition import Composition
+from vad.cli.composition import read_config
 from vad.config import to_yaml
 from vad.video import probe
 
@@ -27,8 +27,7 @@ def info(target: Path, *, as_json: bool) -> int:
 
 def check_config(file: Path, *, overrides: list[str]) -> int:
     """Check a config and print it resolved; the exit code."""
-    settings = Composition.read(file, overrides=overrides, runtime=None)
-    typer.echo(to_yaml(settings.resolved()), nl=False)
+    typer.echo(to_yaml(read_config(file, overrides=overrides).resolved()), nl=False)
     return 0
 
 

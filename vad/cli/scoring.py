@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import importlib.metadata
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -15,12 +12,13 @@ from typing import Any
 import typer
 
 from streaming.recording import Recording, score_recording
-from vad import __version__, plot, results
+from vad import plot, results
 from vad.cli.composition import Scorer, scorer
 from vad.cli.console import INPUT, Progress, progress, report, say
 from vad.files import sha256, writable_folder
 from vad.overlay import HeatTrack, draw
 from vad.pipeline import Scored
+from vad.versions import versions
 from vad.video import Probe, Video, VideoError, find_videos, probe
 
 
@@ -158,15 +156,6 @@ def run_record(video: Video, tool: Scorer, recording: Recording, seconds: float)
         "frames_per_second": round(len(recording.curve) / seconds, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"vadwatch": __version__, "python": platform.python_version()}
-    for name in ("torch", "openvino", "av", "numpy"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _refuse_same_names(paths: list[Path]) -> None:
