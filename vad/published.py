@@ -23,8 +23,9 @@ from vad.files import replacing, sha256
 from vad.store import Manifest, Record, Source, Store, StoreError, values_sha256
 from vad.types import Array
 
-# The places of our views (centre first) among those of torchvision's TenCrop (centre last of each five).
-_TEN_CROP = (4, 0, 1, 2, 3, 9, 5, 6, 7, 8)
+# The places of our views among those of torchvision's TenCrop: it has the centre last of each five, and numbers the
+# corners of the mirrored picture by where they lie in that, so that its sixth is our mirrored top right.
+_TEN_CROP = (4, 0, 1, 2, 3, 9, 6, 5, 8, 7)
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,7 +270,10 @@ class Store:
 
 
 class Rows:
-    """Feature rows that grow on the disk, not in memory, until they are a whole video's."""
+    """Feature rows that grow on the disk, not in memory, until they are a whole video's.
+
+    ``file`` is unbuffered: what a buffer could not write to a full disk it would try to write again when it is closed.
+    """
 
     def __init__(self, file: IO[bytes], dtype: Dtype) -> None:
         self._file, self._dtype = file, np.dtype(dtype)
@@ -283,12 +286,13 @@ class Rows:
         self._shape = rows_TD.shape[1:]
         data = np.ascontiguousarray(rows_TD, self._dtype).tobytes()
         self._digest.update(data)
-        self._file.write(data)
+        left = memoryview(data)
+        while left:  # an unbuffered file may take a part
+            left = left[self._file.write(left) :]
         self.count += len(rows_TD)
 
     def whole(self) -> tuple[npt.NDArray[Any], str]:
         """All rows (count, …) as a view of the file, and their sha256."""
-        self._file.flush()
         shape = (self.count, *self._shape)
         return np.memmap(self._file, self._dtype, "r", shape=shape), self._digest.hexdigest()
 

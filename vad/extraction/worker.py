@@ -98,7 +98,7 @@ class Worker:
         video, timeline = Video(job.path), Timeline()
         spans: list[tuple[int, int]] = []
         settings = self.extractor.settings
-        with tempfile.TemporaryFile(dir=self.store.folder) as file:  # without a name: it ends with this process
+        with tempfile.TemporaryFile(dir=self.store.folder, buffering=0) as file:  # nameless: it ends with us
             rows = Rows(file, self.store.manifest.dtype)
             for cut, features in feature_stream(video, self.extractor, batch=self._batch):
                 timeline.add(cut.frames)
