@@ -39,14 +39,14 @@ from vad.video import Video
 SIZE, FPS = (640, 360), 25
 
 
-def make_video(path: Path, seconds: int) -> None:
-    """The example footage as a 640x360 stream of ``seconds`` seconds."""
+def make_video(path: Path, seconds: int, *, size: tuple[int, int] = SIZE) -> None:
+    """The example footage as a stream of ``seconds`` seconds."""
     with av.open(str(examples_dir() / "street_normal.mp4")) as source:
-        frames = [frame.reformat(*SIZE, format="yuv420p") for frame in source.decode(video=0)]
+        frames = [frame.reformat(*size, format="yuv420p") for frame in source.decode(video=0)]
     there_and_back = itertools.cycle(frames + frames[::-1])
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
-        stream.width, stream.height = SIZE
+        stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         for index, frame in zip(range(seconds * FPS), there_and_back, strict=False):
             frame.pts, frame.time_base = index, Fraction(1, FPS)
