@@ -225,3 +225,14 @@ def test_clips_of_a_real_video(tmp_path):
     found = [clip for frame in frames if (clip := windower.step(frame))]
     assert [(clip.start_frame, clip.end_frame) for clip in found] == [(0, 19), (19, 29), (29, 39), (39, 49)]
     assert [read_number(picture) for picture in found[1].pixels] == [16, 20, 24, 28]
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(25, 24), (Fraction(30000, 1001), 24), (30, 25), (50, 12.5), (25, 25)])
+def test_the_last_frame_before_each_tick(rate, fps):
+    times = [float(index / Fraction(rate)) for index in range(200)]
+    settings = Settings(clip_frames=1, hop=1, fps=fps, tick="before")
+    clips, _ = run(settings, [GOOD] * 200, times=times)
+    found = [frame for clip in clips for frame in members(clip)]
+    expected = [int(tick * Fraction(rate) / Fraction(fps)) for tick in range(len(found))]
+    assert found == expected
+    assert len(found) >= int(200 * fps / rate) - 1

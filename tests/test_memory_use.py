@@ -73,3 +73,8 @@ def test_two_hours_need_no_more_memory_than_two_minutes(tmp_path):
     print("peak MiB: fit, 2 minutes, 2 hours", fitted, *peaks)
     assert peaks[1] < 1500
     assert peaks[1] <= 1.1 * peaks[0], peaks
+    peaks = [
+        peak_mib("extract", video, "--config", config, "--out", tmp_path / "store", "-q") for video in (short, long)
+    ]
+    print("peak MiB of extract: 2 minutes, 2 hours", *peaks)
+    assert peaks[1] <= 1.2 * peaks[0], peaks  # maps of places: 52 MB of features, and 1.4 MB of times, in the long one

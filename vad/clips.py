@@ -79,13 +79,19 @@ class Windower:
         return Clip(pixels, self._start, newest.index + 1, newest.pts)
 
     def _due(self, pts: float) -> bool:
-        """Whether this frame is the nearest one to the next tick of the sampling rate."""
+        """Whether this frame stands for the next tick of the sampling rate."""
         if self._settings.fps is None:
             return True
         period = 1 / self._settings.fps
         to_next_frame = min(pts - self._last_pts, period)
         self._last_pts = pts
-        if pts < self._next_tick - to_next_frame / 2 - 1e-6:  # of two as near the earlier, in spite of rounding
+        if self._settings.tick == "nearest":
+            too_early = (
+                pts < self._next_tick - to_next_frame / 2 - 1e-6
+            )  # of two as near the earlier, in spite of rounding
+        else:
+            too_early = pts < self._next_tick - to_next_frame + 1e-6  # the next frame comes before the tick too
+        if too_early:
             return False
         # stay on the grid of ticks; after a pause start a new one
         self._next_tick = self._next_tick + period if pts < self._next_tick + period else pts + period

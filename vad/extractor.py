@@ -33,6 +33,9 @@ class ExtractorSettings(Config, ABC):
     hop: int = Field(16, ge=1, description="sampled frames from one snippet to the next")
     clip_at: Literal["end", "start"] = Field("end", description="where in its snippet a clip lies")
     fps: float | None = Field(None, gt=0, description="sample the video at this rate; null takes every frame")
+    tick: Literal["nearest", "before"] = Field(
+        "nearest", description="the frame that stands for a tick of fps: the nearest, or the last one before it"
+    )
     size: tuple[int, int] = Field((224, 224), description="width, height of what the network sees, in pixels")
     resize: Resize = Field(
         "stretch",

@@ -94,7 +94,7 @@ def read(files: Sequence[Path], layout: str) -> Array:
                 raise StoreError(
                     f"{path}: crops of one video must be alike; it has {array.shape}, {files[0]} {arrays[0].shape}"
                 )
-        values = np.stack(arrays, 1)
+        values = np.stack(arrays, 1) if len(arrays) > 1 else arrays[0]  # one view needs no axis
     else:
         (values,) = arrays
         shape = (form.rows or len(values), *(() if form.crops in (None, 1) else (form.crops,)))

@@ -7,6 +7,7 @@ threads as torch does (``torch.set_num_threads``) when they are made.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -70,9 +71,15 @@ def compile_network(
     chosen = resolve(runtime)
     network = network.eval().requires_grad_(False)
     if chosen.startswith("openvino"):
-        code = sha256(Path(inspect.getfile(type(network))))  # another forward() is another conversion
-        return _OpenVINO(network, chosen, clip_shape, f"{name}-{digest[:12]}-{code[:8]}")
+        return _OpenVINO(network, chosen, clip_shape, f"{name}-{digest[:12]}-{_code_digest(network)[:8]}")
     return _Torch(network, chosen)
+
+
+def _code_digest(network: nn.Module) -> str:
+    """Of the files that define the network's layers, torch's own left out: another ``forward`` is another conversion."""
+    layers = {type(module) for module in network.modules() if not type(module).__module__.startswith("torch.")}
+    files = sorted({inspect.getfile(layer) for layer in layers})
+    return hashlib.sha256("".join(sha256(Path(file)) for file in files).encode()).hexdigest()
 
 
 class _Torch:
