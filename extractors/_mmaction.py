@@ -15,7 +15,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,8 @@ class Network(nn.Module):
         x = (clips_BTHWC.float() - self.mean) / self.std
         # as mmaction2 lays them out: (B, T, C, H, W) for networks that see pictures, (B, views, C, T, H, W) for clips
         x = x.permute(0, 1, 4, 2, 3) if self.frames_are_pictures else x.permute(0, 4, 1, 2, 3)[:, None]
-        features: Tensor = self.recogniser.extract_feat(x, stage="head")[0]
+        with _quiet() if torch.jit.is_tracing() else nullcontext():
+            features: Tensor = self.recogniser.extract_feat(x, stage="head")[0]
         return features
 
 
@@ -274,6 +275,9 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")  # of the full mmcv
         warnings.filterwarnings("ignore", r"torch\.meshgrid")
+        # Swin rounds sizes with numpy; while torch traces, sizes are tensors
+        warnings.filterwarnings("ignore", "Converting a tensor to a NumPy array")
+        warnings.filterwarnings("ignore", "__array_wrap__ must accept context", DeprecationWarning)
         try:
             yield
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import pkgutil
 import subprocess
@@ -18,10 +19,9 @@ def import_everything() -> int:
         assert package.__file__ is not None
         assert "site-packages" in package.__file__, f"{root} comes from {package.__file__}, not from the wheel"
         for module in pkgutil.walk_packages(package.__path__, f"{root}."):
-            try:
-                importlib.import_module(module.name)
-            except ModuleNotFoundError as error:  # the one module whose package is not in this environment
-                assert (module.name, error.name) == ("vad.extraction.ray", "ray"), (module.name, error)
+            if module.name == "vad.extraction.ray" and importlib.util.find_spec("ray") is None:
+                continue  # an extra of its own, which this environment need not have
+            importlib.import_module(module.name)
             count += 1
     return count
 

@@ -76,7 +76,7 @@ def compile_network(
 
 
 def _code_digest(network: nn.Module) -> str:
-    """Of the files that define the network's layers, torch's own left out: another ``forward`` is another conversion."""
+    """Of the files that define a network's layers, but torch's own: another ``forward`` is another conversion."""
     layers = {type(module) for module in network.modules() if not type(module).__module__.startswith("torch.")}
     files = sorted({inspect.getfile(layer) for layer in layers})
     return hashlib.sha256("".join(sha256(Path(file)) for file in files).encode()).hexdigest()
