@@ -65,13 +65,15 @@ def build(settings: ExtractorSettings, *, config: str, weights: Path | None) -> 
     """
     network = Network(config)
     _zoo.check(network, settings, dim=network.dim, name=f"mmaction config {config!r}")
-    source = weights if weights is not None else published_weights(config)
+    url = published_url(config)
+    source = weights if weights is not None else _published(config, url)
     if not source.is_file():
         raise WeightsError(f"no weights at {source}; set 'weights' to an existing file, or to null to download them")
     digest = sha256(source)
     path = _zoo.converted(source, digest, functools.partial(_zoo.read, allowed=_FORGOTTEN))
-    # what the authors left in a published file does no harm; a user's own may be of a deeper network
-    leftover = ("",) if weights is None else ("cls_head.", "data_preprocessor.")
+    # what the authors left in the config's published file does no harm; another file may be of a deeper network
+    is_published = url is not None and url.endswith(f"/{source.name}")
+    leftover = ("",) if is_published else ("cls_head.", "data_preprocessor.")
     _zoo.fit(network.recogniser, _zoo.read(path), source=source, leftover=leftover)
     return Extractor(
         network,
@@ -93,7 +95,6 @@ class Network(nn.Module):
         super().__init__()
         model = read_config(config).model
         preprocessor = model.pop("data_preprocessor")
-        self.config = config
         self.register_buffer("mean", torch.tensor(preprocessor.mean), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessor.std), persistent=False)
         self.normalisation = f"(x - {list(preprocessor.mean)}) / {list(preprocessor.std)}"
@@ -113,7 +114,8 @@ class Network(nn.Module):
         x = (clips_BTHWC.float() - self.mean) / self.std
         # as mmaction2 lays them out: (B, T, C, H, W) for networks that see pictures, (B, views, C, T, H, W) for clips
         x = x.permute(0, 1, 4, 2, 3) if self.frames_are_pictures else x.permute(0, 4, 1, 2, 3)[:, None]
-        with _quiet() if torch.jit.is_tracing() else nullcontext():
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        with _quiet() if tracing else nullcontext():
             features: Tensor = self.recogniser.extract_feat(x, stage="head")[0]
         return features
 
@@ -156,19 +158,23 @@ def geometry(name: str) -> dict[str, Any]:
     }
 
 
-def published_weights(name: str) -> Path:
-    """The checkpoint that mmaction2 publishes for a config, downloaded once. Raises WeightsError."""
+def published_url(name: str) -> str | None:
+    """Where mmaction2 publishes the checkpoint of a config, if it does."""
     from ruamel.yaml import YAML
 
     url = None
     for metafile in _configs().rglob("metafile.yml"):
         for model in YAML(typ="safe", pure=True).load(metafile.read_text(encoding="utf-8"))["Models"]:
             if model["Name"] == name:
-                return _zoo.fetched(model["Weights"])
+                return str(model["Weights"])
             if model["Config"].endswith(f"/{name}.py"):  # weights by another name, converted from elsewhere
-                url = model["Weights"]
+                url = str(model["Weights"])
+    return url
+
+
+def _published(config: str, url: str | None) -> Path:
     if url is None:
-        raise WeightsError(f"mmaction2 publishes no weights for config {name!r}; set 'weights' to a file")
+        raise WeightsError(f"mmaction2 publishes no weights for config {config!r}; set 'weights' to a file")
     return _zoo.fetched(url)
 
 
@@ -276,7 +282,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")  # of the full mmcv
         warnings.filterwarnings("ignore", r"torch\.meshgrid")
         # Swin rounds sizes with numpy; while torch traces, sizes are tensors
-        warnings.filterwarnings("ignore", "Converting a tensor to a NumPy array")
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", "__array_wrap__ must accept context", DeprecationWarning)
         try:
             yield

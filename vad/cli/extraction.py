@@ -62,9 +62,8 @@ def run(
     todo = [job for job in jobs if job.name not in there]
     if store is None:
         _check_target(out)
-    tally = Tally(kept=len(there))
+    tally, probes = Tally(kept=len(there)), _probes(todo)
     if todo:
-        probes = _probes(todo)
         with Bar(probes, videos=len(todo), quiet=quiet or as_json) as bar:
             launcher = _launcher(spread, Task(out, settings.extractor.model_dump(mode="json"), settings.dtype), bar)
 
@@ -77,7 +76,7 @@ def run(
                 for outcome in schedule.run(todo, launcher, prepare=prepare):
                     assert store is not None
                     tally.add(outcome)
-                    bar.finished(outcome)
+                    bar.finished()
                     if len(tally.unwritten) >= _FLUSH:
                         tally.flush(store)
             except WorkersError as error:
@@ -86,7 +85,7 @@ def run(
             finally:
                 if store is not None:
                     tally.flush(store)
-    _report(tally, out, probes if todo else {}, quiet=quiet, as_json=as_json)
+    _report(tally, out, probes, quiet=quiet, as_json=as_json)
     if tally.stopped is not None:
         say(f"vad: {tally.stopped.reason}{hint(tally.stopped.errno)}; what was finished is kept")
         return WORLD
@@ -118,7 +117,8 @@ class Tally:
             self.kept += 1
         elif outcome.status == "failed":
             self.failed.append(_failure(outcome))
-            say(f"vad: {outcome.reason if str(outcome.job.path) in outcome.reason else _with_path(outcome)}")
+            path = str(outcome.job.path)
+            say(f"vad: {outcome.reason if path in outcome.reason else f'{path}: {outcome.reason}'}")
         else:
             self.done += 1
             self.clips += outcome.clips
@@ -163,7 +163,7 @@ class Bar:
         self._task = self._bar.add_task("", total=self._total or None, words="starting")
         self._videos, self._finished = videos, 0
         self._frames = self._clips = 0
-        self._began: float | None = None
+        self._began = time.monotonic()
         self._said = time.monotonic()
 
     def __enter__(self) -> Bar:
@@ -175,7 +175,6 @@ class Bar:
 
     def heard(self, frames: int, clips: int) -> None:
         """So many more frames have been read, and clips extracted."""
-        self._began = self._began or time.monotonic()
         self._frames += frames
         self._clips += clips
         self._bar.update(self._task, advance=frames, words=self._words())
@@ -183,15 +182,13 @@ class Bar:
             self._said = time.monotonic()
             say(f"vad: {self._words()}{self._left()}")
 
-    def finished(self, outcome: Outcome) -> None:
-        """A video is through; workers elsewhere are heard of only now."""
+    def finished(self) -> None:
+        """A video is through."""
         self._finished += 1
-        if not self._clips and outcome.clips:
-            self._began = self._began or time.monotonic() - outcome.seconds
         self.heard(0, 0)
 
     def _words(self) -> str:
-        seconds = max(time.monotonic() - (self._began or time.monotonic()), 1e-9)
+        seconds = max(time.monotonic() - self._began, 1e-9)
         per_hour = self._frames / self._rate / seconds if self._rate and self._frames else 0.0
         return (
             f"{self._finished}/{self._videos} videos, {self._clips / seconds:.1f} clips/s, "
@@ -199,7 +196,7 @@ class Bar:
         )
 
     def _left(self) -> str:
-        if not (self._frames and self._began and self._total):
+        if not (self._frames and self._total):
             return ""
         seconds = (self._total - self._frames) / self._frames * (time.monotonic() - self._began)
         return f", {datetime.timedelta(seconds=round(max(seconds, 0)))} left"
@@ -263,7 +260,7 @@ def _launcher(spread: Spread, task: Task, bar: Bar) -> Launcher:
                 raise
             raise ValueError("ray is not installed; run: pip install 'vadwatch[ray]'") from cause
         task = replace(task, store=task.store.absolute(), batch=spread.batch, threads=max(int(spread.cpus), 1))
-        return Cluster(task, spread.workers or 1, cpus=spread.cpus, gpus=spread.gpus)
+        return Cluster(task, spread.workers or 1, cpus=spread.cpus, gpus=spread.gpus, heard=bar.heard)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = spread.workers or gpus or 1
     task = replace(task, batch=spread.batch, threads=None if gpus else max(cores // workers, 1))
@@ -280,10 +277,6 @@ def _failure(outcome: Outcome) -> Failure:
         attempts=outcome.attempts,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def _with_path(outcome: Outcome) -> str:
-    return f"{outcome.job.path}: {outcome.reason}"
 
 
 def _report(tally: Tally, out: Path, probes: dict[Path, Probe], *, quiet: bool, as_json: bool) -> None:

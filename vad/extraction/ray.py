@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from vad.extraction.jobs import Job
 from vad.extraction.schedule import Died, Finished, Message, Ready
-from vad.extraction.worker import Outcome, Task, Worker
+from vad.extraction.worker import Heard, Outcome, Task, Worker
 from vad.store import Manifest
 
 
@@ -35,9 +35,9 @@ class _Actor:
 class Cluster:
     """Actors on the cluster that ``RAY_ADDRESS`` names, or on a new one of this machine alone."""
 
-    def __init__(self, task: Task, workers: int, *, cpus: float, gpus: float) -> None:
+    def __init__(self, task: Task, workers: int, *, cpus: float, gpus: float, heard: Heard) -> None:
         self.workers = workers
-        self._task = task
+        self._task, self._heard = task, heard
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
             ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
@@ -79,4 +79,7 @@ class Cluster:
             return Died(worker, f"its worker died: {str(error).splitlines()[0]}")
         except RayTaskError as error:
             return Died(worker, str(error.cause), unusable=True)
-        return Ready(worker, given) if isinstance(given, Manifest) else Finished(worker, given)
+        if isinstance(given, Manifest):
+            return Ready(worker, given)
+        self._heard(given.frames, given.clips)  # of a whole video at once: progress is not worth messages
+        return Finished(worker, given)
