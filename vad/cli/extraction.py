@@ -251,7 +251,8 @@ def _launcher(spread: Spread, task: Task, bar: Bar) -> Launcher:
 
     from vad.extraction.local import Here, Processes
 
-    gpus = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
     if spread.launcher == "ray":
         try:
             from vad.extraction.ray import Cluster
@@ -262,7 +263,7 @@ def _launcher(spread: Spread, task: Task, bar: Bar) -> Launcher:
         task = replace(task, store=task.store.absolute(), batch=spread.batch, threads=max(int(spread.cpus), 1))
         return Cluster(task, spread.workers or 1, cpus=spread.cpus, gpus=spread.gpus, heard=bar.heard)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = spread.workers or gpus or 1
+    workers = spread.workers or len(gpus) or 1
     task = replace(task, batch=spread.batch, threads=None if gpus else max(cores // workers, 1))
     if workers == 1:
         return Here(task, heard=bar.heard)

@@ -51,7 +51,7 @@ class Here:
 class Processes:
     """A number of processes; on a machine with GPUs each sees one of them, in turn."""
 
-    def __init__(self, task: Task, workers: int, *, gpus: int, heard: Heard) -> None:
+    def __init__(self, task: Task, workers: int, *, gpus: Sequence[str], heard: Heard) -> None:
         self.workers = workers
         self._task, self._gpus, self._heard = task, gpus, heard
         self._context = multiprocessing.get_context("spawn")
@@ -60,7 +60,7 @@ class Processes:
     def launch(self, worker: int) -> None:
         """Start a process; it says when it is ready."""
         ours, theirs = self._context.Pipe()
-        gpu = worker % self._gpus if self._gpus else None
+        gpu = self._gpus[worker % len(self._gpus)] if self._gpus else None
         process = self._context.Process(target=_main, args=(theirs, self._task, gpu), name=f"extract-{worker}")
         process.start()
         theirs.close()  # so that its end is the end of the pipe
@@ -113,10 +113,10 @@ class Processes:
         return f"its worker ended with code {code}"
 
 
-def _main(pipe: Connection[Any, Any], task: Task, gpu: int | None) -> None:
+def _main(pipe: Connection[Any, Any], task: Task, gpu: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started us decides
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
         worker = Worker(task)
     except (ValueError, OSError, MemoryError) as error:
