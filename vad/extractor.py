@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal, Protocol, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -130,11 +129,12 @@ class Extractor:
         return features.reshape(len(clips_BTHWC), settings.crops, *features.shape[1:])
 
 
-def cut(clips_BTHWC: Tensor, size: tuple[int, int], crops: int) -> Tensor:
-    """Views of clips, in the order of ``VIEWS``: (B, T, H, W, 3) -> (B * crops, T, height, width, 3).
+def cut(clips_BTHWC: Tensor, size: tuple[int, int], crops: int) -> list[Tensor]:
+    """Views of clips, in the order of ``VIEWS``: (B, T, H, W, 3) -> ``crops`` times (B, T, height, width, 3).
 
-    >>> cut(torch.zeros(2, 16, 256, 340, 3), (224, 224), 10).shape
-    torch.Size([20, 16, 224, 224, 3])
+    >>> import torch
+    >>> [view.shape for view in cut(torch.zeros(2, 16, 256, 340, 3), (224, 200), 5)][:1]
+    [torch.Size([2, 16, 200, 224, 3])]
     """
     width, height = size
     down, right = clips_BTHWC.shape[2] - height, clips_BTHWC.shape[3] - width
@@ -142,6 +142,4 @@ def cut(clips_BTHWC: Tensor, size: tuple[int, int], crops: int) -> Tensor:
         raise ValueError(f"cannot cut {width}x{height} out of {clips_BTHWC.shape[3]}x{clips_BTHWC.shape[2]} pixels")
     corners = ((down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right))
     views = [clips_BTHWC[:, :, top : top + height, left : left + width] for top, left in corners[: min(crops, 5)]]
-    if crops == 10:
-        views += [view.flip(3) for view in views]
-    return torch.stack(views, 1).flatten(0, 1)
+    return views + [view.flip(3) for view in views] if crops == 10 else views

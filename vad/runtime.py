@@ -28,7 +28,7 @@ from vad.types import Array, Pixels
 
 _converting = threading.Lock()  # torch traces one network at a time; two at once gave graphs without inputs
 Runtime = Literal["auto", "openvino-bf16", "openvino-f32", "torch", "torch-bf16"]
-Cut = Callable[[Tensor], Tensor]  # clips -> their views, on the tensor's own device
+Cut = Callable[[Tensor], list[Tensor]]  # clips -> K views of them, on the tensor's own device
 
 
 class SlowRuntimeWarning(UserWarning):
@@ -41,7 +41,7 @@ class Compiled(Protocol):
     runtime: str  # the one in use, never "auto"
 
     def __call__(self, clips_BTHWC: Pixels, cut: Cut | None = None) -> Array:
-        """uint8 RGB (B, T, H, W, 3) -> float32 features (B, …), or one row for each view that ``cut`` makes."""
+        """uint8 RGB (B, T, H, W, 3) -> float32 features (B, …), or (B * K, …) for K views that ``cut`` makes."""
         ...
 
 
@@ -99,7 +99,7 @@ class _Torch:
             # torch takes no flipped and no read-only arrays; copies only those
             clips = torch.from_numpy(np.require(clips_BTHWC, requirements=("C", "W")))
             clips = clips.to(self._device)
-            features: Tensor = self._network(clips if cut is None else cut(clips))
+            features: Tensor = self._network(clips if cut is None else torch.stack(cut(clips), 1).flatten(0, 1))
         return np.asarray(features.float().cpu().numpy())
 
 
@@ -123,17 +123,18 @@ class _OpenVINO:
                 "INFERENCE_PRECISION_HINT": precision,
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "ENABLE_CPU_PINNING": False,  # or two processes of one thread each sit on the same core
             },
         )
         self._request = self._compiled.create_infer_request()
 
     def __call__(self, clips_BTHWC: Pixels, cut: Cut | None = None) -> Array:
-        if cut is not None:
-            clips_BTHWC = cut(torch.from_numpy(clips_BTHWC)).numpy()
+        views = [clips_BTHWC] if cut is None else [view.numpy() for view in cut(torch.from_numpy(clips_BTHWC))]
         rows = []
-        for clip in clips_BTHWC:
-            self._request.infer([clip[None]], share_inputs=True)
-            rows.append(self._request.get_output_tensor().data[0].copy())  # copy: the request reuses its buffer
+        for clip in range(len(clips_BTHWC)):
+            for view in views:
+                self._request.infer([np.ascontiguousarray(view[clip : clip + 1])], share_inputs=True)
+                rows.append(self._request.get_output_tensor().data[0].copy())  # copy: the request reuses its buffer
         return np.stack(rows)
 
 
