@@ -39,6 +39,8 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/published_features.py --data $(DATA)/fight
 	$(BIN)/python benchmarks/ped2.py --data $(DATA)/ped2
 
 docs: setup

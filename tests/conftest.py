@@ -6,6 +6,7 @@ scaling and a change of the pixel format: a test reads back which picture it was
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import settings
 
 # deadline: a busy machine is no failure; database: a failure names its example, nothing is left in the folder
@@ -115,4 +117,13 @@ def make_sound(path: Path, *, seconds: float = 1.0, codec: str = "aac", cover: P
             frame.sample_rate, frame.pts = 44100, index * samples
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+    return path
+
+
+def data(*parts: str) -> Path:
+    """A file of the real data, which does not travel with the project."""
+    root = Path(os.environ.get("VAD_DATA", Path(__file__).parents[2] / "shared/data"))
+    path = root.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{path} is absent; set VAD_DATA to the folder of the real data")
     return path

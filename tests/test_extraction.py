@@ -589,6 +589,13 @@ class TestCrops:
         assert_one_sentence(done, words)
 
 
+def test_heads_take_one_view(tmp_path):
+    (tmp_path / "c.yaml").write_text("extractor: {kind: colour, resize: 128, crops: 5}\nhead: {kind: memory}\n")
+    done = vad("check-config", tmp_path / "c.yaml")
+    assert done.exit_code == 2
+    assert_one_sentence(done, "c.yaml:1:40 extractor.crops", "heads take one view")
+
+
 def test_a_clip_at_the_start_gives_the_tail_a_row(tmp_path):
     """Published CLIP features stand on frames 0, 16, 32 …; the last of them may begin a short snippet."""
     path = make_video(tmp_path / "v.mp4", frames=37)

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from conftest import data
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 
@@ -82,15 +83,6 @@ def build(kind: str, **settings: Any) -> Extractor:
     """Built once for all tests; skips where a package that it needs is not installed."""
     extractor: Extractor = load("extractors", {**base(kind), **settings}).build()
     return extractor
-
-
-def data(*parts: str) -> Path:
-    """A file of the real data, which does not travel with the project."""
-    root = Path(os.environ.get("VAD_DATA", Path(__file__).parents[2] / "shared/data"))
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"{path} is absent; set VAD_DATA to the folder of the real data")
-    return path
 
 
 def noise(settings: ExtractorSettings, *, batch: int) -> Pixels:

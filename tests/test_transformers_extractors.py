@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import data
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -725,15 +726,6 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 # ConSE.
 
 QUERIES = ["people fighting", "a violent assault", "a street fight"]
-
-
-def data(*parts: str) -> Path:
-    """A file of the real data, which does not travel with the project."""
-    root = Path(os.environ.get("VAD_DATA", Path(__file__).parents[2] / "shared/data"))
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"{path} is absent; set VAD_DATA to the folder of the real data")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -153,8 +153,6 @@ class Store:
     @classmethod
     def prepare(cls, folder: Path, manifest: Manifest) -> Store:
         """Make a store, or open one whose features were made in the same way. Raises StoreError, OSError."""
-        if folder.is_file():
-            raise StoreError(f"{folder}: is a file; give a folder for the store")
         if (folder / MANIFEST).exists():
             store = cls.open(folder)
             if difference := store.manifest.difference(manifest):
@@ -163,8 +161,7 @@ class Store:
                     "give another --out, or the same settings"
                 )
             return store
-        if folder.is_dir() and any(folder.iterdir()):
-            raise StoreError(f"{folder}: holds something that is not a feature store; give another --out")
+        check_target(folder)
         writable_folder(folder / FEATURES)
         with replacing(folder / MANIFEST) as temporary:
             temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -295,6 +292,14 @@ class Rows:
         """All rows (count, …) as a view of the file, and their sha256."""
         shape = (self.count, *self._shape)
         return np.memmap(self._file, self._dtype, "r", shape=shape), self._digest.hexdigest()
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to put a new store where something else lies. Raises StoreError."""
+    if folder.is_file():
+        raise StoreError(f"{folder}: is a file; give a folder for the store")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise StoreError(f"{folder}: holds something that is not a feature store; give another --out")
 
 
 _NO_BREAKS = np.zeros(0, np.int64)

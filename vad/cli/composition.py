@@ -54,6 +54,9 @@ class Composition:
                     checked[section] = document.component(package, section)
                 except ConfigError as error:
                     mistakes.append(str(error))
+        if getattr(checked.get("extractor"), "crops", 1) > 1:
+            place = document.place(("extractor", "crops"))
+            mistakes.append(f"{place}: heads take one view of a clip; set crops: 1 (5 and 10 are for vad extract)")
         if mistakes:
             raise ConfigError("\n".join(mistakes))
         return cls(**checked)

@@ -22,7 +22,7 @@ from vad.extraction.jobs import Job, find_jobs, shard
 from vad.extraction.schedule import Launcher, WorkersError
 from vad.extraction.worker import Outcome, Task
 from vad.files import writable_folder
-from vad.store import MANIFEST, Failure, Manifest, Store, StoreError
+from vad.store import MANIFEST, Failure, Manifest, Store, StoreError, check_target
 from vad.video import Probe, VideoError, probe
 
 _LINE = 30.0  # seconds between two lines of progress where there is no terminal
@@ -61,7 +61,8 @@ def run(
     there = {job.name for job in jobs if store is not None and _unchanged(store, job)}
     todo = [job for job in jobs if job.name not in there]
     if store is None:
-        _check_target(out)
+        check_target(out)
+        writable_folder(out)
     tally, probes = Tally(kept=len(there)), _probes(todo)
     if todo:
         with Bar(probes, videos=len(todo), quiet=quiet or as_json) as bar:
@@ -211,14 +212,6 @@ def _existing(out: Path, settings: Extraction) -> Store | None:
         update={"extractor": settings.extractor.model_dump(mode="json"), "layout": None, "dtype": settings.dtype}
     )
     return Store.prepare(out, asked)
-
-
-def _check_target(out: Path) -> None:
-    if out.is_file():
-        raise StoreError(f"{out}: is a file; give a folder for the store")
-    if out.is_dir() and any(out.iterdir()):
-        raise StoreError(f"{out}: holds something that is not a feature store; give another --out")
-    writable_folder(out)
 
 
 def _unchanged(store: Store, job: Job) -> bool:
