@@ -322,7 +322,12 @@ class TestBadConfigs:
             (
                 "kind: colour",
                 "kind: colur",
-                ("c.yaml:1:13", "unknown extractors kind 'colur'", "available: clip, colour, conse", 'did you mean "colour"'),
+                (
+                    "c.yaml:1:13",
+                    "unknown extractors kind 'colur'",
+                    "available: clip, colour, conse",
+                    'did you mean "colour"',
+                ),
             ),
             ("clip_frames", "clip_frame", ("c.yaml:1:", "unknown key", 'did you mean "clip_frames"?')),
             ("half_life: 0.1", "half_life: -2", ("c.yaml:3:", "greater than 0", "got -2")),
