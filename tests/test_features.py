@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from test_extraction import CONFIG, assert_one_sentence, contents, extract, shades, vad
 
-from vad import published
+from vad import published, streamed
 from vad.config import configs_dir
-from vad.store import Store, StoreError
+from vad.store import Store, StoreError, values_sha256
+from vad.streamed import Rows
 from vad.verification import compare
 
 ROWS = 7
@@ -379,3 +381,31 @@ def test_agreement_is_that_of_scikit_learn(values, seed):
     assert found.cosine_mean == pytest.approx(cosine.mean(), abs=1e-6)
     relative = np.linalg.norm(values - other, axis=1) / np.linalg.norm(other, axis=1)
     assert found.relative_error == pytest.approx(relative.max(), rel=1e-4)
+
+
+@given(
+    st.sampled_from(["float32", "float16"]),
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.integers(1, 4),
+    st.integers(0, 9),
+    st.text(max_size=20),
+)
+def test_a_streamed_file_is_what_the_library_reads(tmp_path_factory, dtype, parts, width, breaks, words):
+    from safetensors import safe_open
+
+    folder = tmp_path_factory.mktemp("streamed")
+    values = [features(part, width, 3, seed=part) for part in parts]
+    small = {"spans": np.arange(2 * sum(parts)).reshape(-1, 2), "pts": np.arange(7) / 25, "breaks": np.arange(breaks)}
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        rows = Rows(file, dtype)
+        for part in values:
+            rows.add(part)
+        streamed.write(folder / "f.safetensors", rows, small, metadata={"vadwatch": words})
+    with safe_open(folder / "f.safetensors", framework="numpy") as opened:
+        assert opened.metadata() == {"vadwatch": words}
+        assert set(opened.keys()) == {"features", *small}
+        stored = opened.get_tensor("features")
+        for name, tensor in small.items():
+            np.testing.assert_array_equal(opened.get_tensor(name), tensor)
+    np.testing.assert_array_equal(stored, np.concatenate(values).astype(dtype))
+    assert values_sha256(stored) == rows.sha256

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ import numpy.typing as npt
 
 from vad.extractor import VIEWS
 from vad.files import replacing, sha256
-from vad.store import Manifest, Record, Source, Store, StoreError, values_sha256
+from vad.store import Manifest, Record, Source, Store, StoreError, values_sha256, writing
+from vad.streamed import Rows
 from vad.types import Array
 
 # The places of our views among those of torchvision's TenCrop: it has the centre last of each five, and numbers the
@@ -152,10 +154,12 @@ def import_into(out: Path, folder: Path, layout: str, *, frames: Mapping[str, in
             hop_frames=form.hop,
             values_sha256=values_sha256(values),
         )
-        tensors: dict[str, npt.NDArray[Any]] = {"features": values}
-        if (spans := _spans(len(values), form.hop, count)) is not None:
-            tensors["spans"] = spans
-        store.write(record, tensors)
+        spans = _spans(len(values), form.hop, count)
+        with tempfile.TemporaryFile(dir=out, buffering=0) as file:
+            rows = Rows(file, "float32")
+            with writing(out):
+                rows.add(values)
+            store.write(record, rows, {} if spans is None else {"spans": spans})
     assert store is not None
     return store
 

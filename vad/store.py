@@ -17,23 +17,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from vad import __version__
+from vad import __version__, streamed
 from vad.config import Config
 from vad.extractor import PLACES
 from vad.files import replacing, writable_folder
-from vad.types import Array, FeatureSequence, Times
+from vad.streamed import Dtype, Rows
+from vad.types import FeatureSequence, Times
 
 FORMAT = 1
 MANIFEST, FEATURES, FAILED = "manifest.json", "features", "failed.jsonl"
 SUFFIX = ".safetensors"
 _STALE = 3600.0  # seconds; a temporary file that is older was left by a run that was killed
-Dtype = Literal["float32", "float16"]
 RecordT = TypeVar("RecordT", bound=Config)
 
 
@@ -217,17 +217,11 @@ class Store:
         parts = [source_sha256, _comparable(self.manifest)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def write(self, record: Record, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    def write(self, record: Record, rows: Rows, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         """Put the features of one video into the store, whole or not at all. Raises WriteError."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
         path = self.path(record.name)
         with writing(path), replacing(path) as temporary:
-            try:
-                save_file(dict(tensors), temporary, metadata={"vadwatch": record.model_dump_json()})
-            except SafetensorError as cause:  # says so in words only
-                raise _as_os_error(cause, path) from cause
+            streamed.write(temporary, rows, tensors, metadata={"vadwatch": record.model_dump_json()})
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
 
@@ -266,34 +260,6 @@ class Store:
                     path.unlink()
 
 
-class Rows:
-    """Feature rows that grow on the disk, not in memory, until they are a whole video's.
-
-    ``file`` is unbuffered: what a buffer could not write to a full disk it would try to write again when it is closed.
-    """
-
-    def __init__(self, file: IO[bytes], dtype: Dtype) -> None:
-        self._file, self._dtype = file, np.dtype(dtype)
-        self._shape: tuple[int, ...] = ()
-        self._digest = hashlib.sha256()
-        self.count = 0
-
-    def add(self, rows_TD: Array) -> None:
-        """Append rows (t, …), all of the same shape. Raises OSError."""
-        self._shape = rows_TD.shape[1:]
-        data = np.ascontiguousarray(rows_TD, self._dtype).tobytes()
-        self._digest.update(data)
-        left = memoryview(data)
-        while left:  # an unbuffered file may take a part
-            left = left[self._file.write(left) :]
-        self.count += len(rows_TD)
-
-    def whole(self) -> tuple[npt.NDArray[Any], str]:
-        """All rows (count, …) as a view of the file, and their sha256."""
-        shape = (self.count, *self._shape)
-        return np.memmap(self._file, self._dtype, "r", shape=shape), self._digest.hexdigest()
-
-
 def check_target(folder: Path) -> None:
     """Refuse to put a new store where something else lies. Raises StoreError."""
     if folder.is_file():
@@ -326,8 +292,3 @@ def _comparable(manifest: Manifest) -> dict[str, Any]:
     settings = {f"extractor.{key}": value for key, value in (manifest.extractor or {}).items() if key not in PLACES}
     facts = manifest.model_dump(mode="json", include={"layout", "weights", "precision", "dtype"})
     return settings | facts
-
-
-def _as_os_error(cause: Exception, path: Path) -> OSError:
-    number = next((n for n in (errno.ENOSPC, errno.EFBIG, errno.EROFS) if f"os error {n}" in str(cause)), errno.EIO)
-    return OSError(number, os.strerror(number), str(path))

@@ -16,7 +16,7 @@ from vad.config import Config, ConfigError, Document
 from vad.extractor import PLACES, Extractor, ExtractorSettings
 from vad.head import NormalHead, NormalHeadSettings
 from vad.model import Model, ModelError, load
-from vad.store import Dtype
+from vad.streamed import Dtype
 from vad.weights import WeightsError
 
 

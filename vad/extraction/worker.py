@@ -22,7 +22,8 @@ from vad.extractor import VIEWS, Extractor, ExtractorSettings
 from vad.files import sha256
 from vad.pipeline import Timeline, feature_stream
 from vad.results import plain_gaps
-from vad.store import Dtype, Manifest, Record, Rows, Source, Store, StoreError, WriteError, writing
+from vad.store import Manifest, Record, Source, Store, StoreError, WriteError, writing
+from vad.streamed import Dtype, Rows
 from vad.versions import versions
 from vad.video import Video, VideoError
 
@@ -107,13 +108,11 @@ class Worker:
                     spans.append((cut.clip.start_frame, cut.clip.end_frame))
                     with writing(self.store.folder):
                         rows.add(features)
-            if not rows.count:
+            if not len(rows):
                 raise VideoError(
                     f"{job.path}: its {len(timeline.pts)} frames are too few for a clip, which spans {settings.span}; "
                     "set a smaller extractor.clip_frames, stride or hop"
                 )
-            with writing(self.store.folder):
-                values, digest = rows.whole()
             probe = video.probe
             record = Record(
                 name=job.name,
@@ -132,12 +131,12 @@ class Worker:
                 versions=versions(),
                 seconds=round(time.monotonic() - began, 3),
                 date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                values_sha256=digest,
+                values_sha256=rows.sha256,
             )
             self.store.write(
                 record,
+                rows,
                 {
-                    "features": values,
                     "spans": np.array(spans, np.int64),
                     "pts": np.array(timeline.pts),
                     "breaks": np.array(timeline.breaks, np.int64),
@@ -146,7 +145,7 @@ class Worker:
         return Outcome(
             job,
             "done",
-            clips=rows.count,
+            clips=len(rows),
             frames=len(timeline.pts),
             video_seconds=len(timeline.pts) / probe.fps,
             seconds=record.seconds,
