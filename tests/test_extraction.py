@@ -118,6 +118,12 @@ class TestStore:
         assert video.record.hop_frames == 8
         assert len(video.pts_N) == 40
 
+    def test_a_slower_video_gives_every_frame_once(self, videos, config, tmp_path):
+        extract(videos / "two.mkv", "--config", config, "--out", tmp_path / "s", "--set", "extractor.fps=60")
+        video = Store.open(tmp_path / "s").read("two")
+        assert video.record.hop_frames == 4
+        assert len(video.values) == 10
+
     def test_float16_halves_the_store(self, videos, config, tmp_path):
         extract(videos, "--config", config, "--out", tmp_path / "s", "--set", "store.dtype=float16")
         extract(videos, "--config", config, "--out", tmp_path / "f")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,6 @@ FORMAT = 1
 MANIFEST, FEATURES, FAILED = "manifest.json", "features", "failed.jsonl"
 SUFFIX = ".safetensors"
 _STALE = 3600.0  # seconds; a temporary file that is older was left by a run that was killed
-RecordT = TypeVar("RecordT", bound=Config)
 
 
 class StoreError(ValueError):

@@ -98,8 +98,9 @@ class Worker:
         began = time.monotonic()
         video, timeline = Video(job.path), Timeline()
         spans: list[tuple[int, int]] = []
-        settings = self.extractor.settings
-        with tempfile.TemporaryFile(dir=self.store.folder, buffering=0) as file:  # nameless: it ends with us
+        with contextlib.ExitStack() as stack:
+            with writing(self.store.folder):  # a nameless file: it ends with us
+                file = stack.enter_context(tempfile.TemporaryFile(dir=self.store.folder, buffering=0))
             rows = Rows(file, self.store.manifest.dtype)
             for cut, features in feature_stream(video, self.extractor, batch=self._batch):
                 timeline.add(cut.frames)
@@ -110,31 +111,12 @@ class Worker:
                         rows.add(features)
             if not len(rows):
                 raise VideoError(
-                    f"{job.path}: its {len(timeline.pts)} frames are too few for a clip, which spans {settings.span}; "
-                    "set a smaller extractor.clip_frames, stride or hop"
+                    f"{job.path}: its {len(timeline.pts)} frames are too few for a clip, which spans "
+                    f"{self.extractor.settings.span}; set a smaller extractor.clip_frames, stride or hop"
                 )
-            probe = video.probe
-            record = Record(
-                name=job.name,
-                key=self.store.key(source.sha256),
-                source=source,
-                width=probe.width,
-                height=probe.height,
-                fps=probe.fps,
-                frames=len(timeline.pts),
-                codec=probe.codec,
-                hop_frames=settings.hop
-                if settings.fps is None
-                else max(round(settings.hop * probe.fps / settings.fps), 1),
-                gaps=tuple(plain_gaps(video.gaps)),
-                runtime=self.extractor.runtime,
-                versions=versions(),
-                seconds=round(time.monotonic() - began, 3),
-                date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                values_sha256=rows.sha256,
-            )
+            seconds = round(time.monotonic() - began, 3)
             self.store.write(
-                record,
+                self._record(job, source, video, frames=len(timeline.pts), seconds=seconds, digest=rows.sha256),
                 rows,
                 {
                     "spans": np.array(spans, np.int64),
@@ -147,9 +129,31 @@ class Worker:
             "done",
             clips=len(rows),
             frames=len(timeline.pts),
-            video_seconds=len(timeline.pts) / probe.fps,
-            seconds=record.seconds,
+            video_seconds=len(timeline.pts) / video.probe.fps,
+            seconds=seconds,
             lost_seconds=sum(gap.end - gap.start for gap in video.gaps),
+        )
+
+    def _record(self, job: Job, source: Source, video: Video, *, frames: int, seconds: float, digest: str) -> Record:
+        probe, settings = video.probe, self.extractor.settings
+        # a video slower than the rate asked for gives every frame once
+        step = 1.0 if settings.fps is None else max(probe.fps / settings.fps, 1.0)
+        return Record(
+            name=job.name,
+            key=self.store.key(source.sha256),
+            source=source,
+            width=probe.width,
+            height=probe.height,
+            fps=probe.fps,
+            frames=frames,
+            codec=probe.codec,
+            hop_frames=round(settings.hop * step),
+            gaps=tuple(plain_gaps(video.gaps)),
+            runtime=self.extractor.runtime,
+            versions=versions(),
+            seconds=seconds,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            values_sha256=digest,
         )
 
 
