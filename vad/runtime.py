@@ -161,7 +161,7 @@ def _convert(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
 def bf16_is_faster(processor: str) -> bool:
     """Whether a processor computes bf16 faster than f32, given what ``/proc/cpuinfo`` says of it.
 
-    By what was measured on I3D: AMD's avx512_bf16 is 1.9 times as fast; Intel's, without AMX tiles, half as fast.
+    By what was measured on I3D: AMD's avx512_bf16 is 1.9 times as fast; Intel's, without AMX tiles, 0.6 times as fast.
     """
     return "amx_bf16" in processor or not ("GenuineIntel" in processor and "avx512_bf16" in processor)
 
