@@ -23,6 +23,7 @@ from extractors import _zoo
 from vad.config import ConfigError
 from vad.extractor import Extractor, ExtractorSettings
 from vad.files import sha256
+from vad.weights import WeightsError
 
 Architecture = Literal["r3d_18", "r2plus1d_18", "mc3_18", "s3d", "mvit_v2_s", "swin3d_t"]
 Triple = tuple[float, float, float]
@@ -84,14 +85,18 @@ class Settings(ExtractorSettings):
         published = PUBLISHED[self.architecture]
         network = Network(self.architecture)
         _zoo.check(network, self, dim=published.dim, name=self.architecture)
-        path = weights_file(self.architecture, self.weights)
+        source = weights_file(self.architecture, self.weights)
+        if not source.is_file():
+            raise WeightsError(f"no weights at {source}; set 'weights' to an existing file, or leave it out")
+        digest = sha256(source)
+        path = _zoo.converted(source, digest, _zoo.read)
         # the classes, however many, stay behind
-        _zoo.fit(network.body, _zoo.read(path), source=path, leftover=(f"{published.head}.",))
+        _zoo.fit(network.body, _zoo.read(path), source=source, leftover=(f"{published.head}.",))
         return Extractor(
             network,
             self,
             dim=published.dim,
-            digest=sha256(path),
+            digest=digest,
             name=f"torchvision-{self.architecture}",
             normalisation=f"(x / 255 - {list(published.mean)}) / {list(published.std)}",
         )

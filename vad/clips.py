@@ -86,9 +86,8 @@ class Windower:
         to_next_frame = min(pts - self._last_pts, period)
         self._last_pts = pts
         if self._settings.tick == "nearest":
-            too_early = (
-                pts < self._next_tick - to_next_frame / 2 - 1e-6
-            )  # of two as near the earlier, in spite of rounding
+            # of two as near the earlier, in spite of rounding
+            too_early = pts < self._next_tick - to_next_frame / 2 - 1e-6
         else:
             too_early = pts < self._next_tick - to_next_frame + 1e-6  # the next frame comes before the tick too
         if too_early:

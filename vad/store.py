@@ -289,5 +289,5 @@ def values_sha256(values: npt.NDArray[Any]) -> str:
 def _comparable(manifest: Manifest) -> dict[str, Any]:
     """What decides about feature values, flat; where weights lie and what computes is not of it."""
     settings = {f"extractor.{key}": value for key, value in (manifest.extractor or {}).items() if key not in PLACES}
-    facts = manifest.model_dump(mode="json", include={"layout", "weights", "precision", "dtype"})
+    facts = manifest.model_dump(mode="json", include={"layout", "weights", "precision", "normalisation", "dtype"})
     return settings | facts
