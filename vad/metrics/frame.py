@@ -1,6 +1,8 @@
-"""Frame-level ROC area under curve.
+"""Frame-level ranking metrics: areas under the ROC and the precision-recall curve.
 
-Labels are 0 normal, 1 abnormal, one per frame; scores are higher for more anomalous frames.
+Labels are True for abnormal frames; scores are higher for more anomalous frames, of any scale. Frames with equal
+scores are taken together, so that no result depends on the order of frames. A metric that is not defined for the
+input (one class only, no frames) is NaN; a frame without a score is an error, because what it counts as is a decision.
 """
 
 from __future__ import annotations
@@ -11,48 +13,203 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vad.types import Array
-
 Labels = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.floating]
+Counts = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class FrameAUC:
-    """Micro and macro AUC of a set of videos, each in [0, 1], 0.5 for chance."""
+class Ranks:
+    """Where the abnormal frames stand among the normal ones: all that a ranking metric needs to know.
 
-    micro: float  # all frames of all videos together
-    macro: float  # mean over videos that have both normal and abnormal frames; NaN when none has
-    macro_videos: int  # how many those are
+    One entry per distinct score of an abnormal frame, highest first. Counts may be sums of weights.
+    """
+
+    abnormal_G: Counts  # abnormal frames with this score
+    above_G: Counts  # normal frames with a higher score
+    level_G: Counts  # normal frames with this score or a higher one
+    normal: float  # all normal frames
+
+    @property
+    def abnormal(self) -> float:
+        """All abnormal frames."""
+        return float(self.abnormal_G.sum())
+
+    @property
+    def auc(self) -> float:
+        """Probability in [0, 1] that an abnormal frame scores higher than a normal one, ties counting half.
+
+        This is the area under the ROC curve by the trapezoid rule (Mann-Whitney statistic); 0.5 is chance.
+        """
+        pairs = self.abnormal * self.normal
+        if not pairs:
+            return float("nan")
+        return 1 - float(self.abnormal_G @ (self.above_G + self.level_G)) / 2 / pairs
+
+    @property
+    def tie_rate(self) -> float:
+        """Share in [0, 1] of (abnormal, normal) pairs of frames with equal scores; they count half in the AUC."""
+        pairs = self.abnormal * self.normal
+        return float(self.abnormal_G @ (self.level_G - self.above_G)) / pairs if pairs else float("nan")
+
+    @property
+    def average_precision(self) -> float:
+        """Step-wise average precision in [0, 1]: sum of (R_n - R_n-1) P_n over falling thresholds.
+
+        What scikit-learn calls average precision. Chance is the share of abnormal frames.
+        """
+        found, flagged = self._flagged()
+        return float(self.abnormal_G @ (found / flagged)) / self.abnormal if self.abnormal else float("nan")
+
+    @property
+    def average_precision_trapezoid(self) -> float:
+        """Area in [0, 1] under the precision-recall points joined by straight lines, from the point (R 0, P 1).
+
+        Optimistic, and wildly so for few score levels (Davis and Goadrich 2006), but much used with XD-Violence.
+        """
+        if not self.abnormal:
+            return float("nan")
+        found, flagged = self._flagged()
+        before = (
+            found - self.abnormal_G
+        )  # at the next higher threshold, whether an abnormal frame has that score or not
+        flagged_before = before + self.above_G
+        precision_before = np.divide(before, flagged_before, out=np.ones_like(before), where=flagged_before > 0)
+        return float(self.abnormal_G @ (found / flagged + precision_before)) / 2 / self.abnormal
+
+    def _flagged(self) -> tuple[Counts, Counts]:
+        """At each threshold: abnormal frames found, and all frames flagged (never 0: the division is safe)."""
+        found = np.cumsum(self.abnormal_G)
+        return found, np.maximum(found + self.level_G, np.finfo(np.float64).tiny)
 
 
-def auc(labels_N: Labels, scores_N: Array) -> float:
-    """Probability that an abnormal frame scores higher than a normal one; ties count half. NaN with one class only.
+@dataclass(frozen=True, slots=True)
+class FrameMetrics:
+    """The frame-level metrics of a set of videos, each in [0, 1], NaN where not defined."""
 
-    The Mann-Whitney statistic over (abnormal x normal) pairs. Raises ValueError for unequal lengths and NaN scores.
+    auc: float  # micro: all frames of all videos together
+    auc_abnormal: float  # AUC_A: frames of abnormal videos only, together
+    auc_within: float  # an abnormal frame against a normal one *of the same video*: localisation alone
+    auc_macro: float  # mean over the videos that have both kinds of frames
+    auc_macro_padded: float  # mean over all videos, each with a perfect frame of either kind added: inflated
+    ap: float  # step-wise
+    ap_trapezoid: float
+    tie_rate: float
+    levels: int  # distinct scores
+    macro_videos: int  # how many videos have both kinds of frames
+    videos: int
+    abnormal_videos: int
+    frames: int
+    abnormal_frames: int
 
-    >>> auc(np.array([False, True, True]), np.float32([0.1, 0.1, 0.9]))
+
+def ranks(labels_N: Labels, scores_N: Scores) -> Ranks:
+    """Rank the abnormal frames among the normal ones, O(N log N). Raises ValueError: unequal lengths, NaN."""
+    _check(labels_N, scores_N)
+    # two sorts without indices are several times as fast as one with them
+    abnormal, normal = np.sort(scores_N[labels_N])[::-1], np.sort(scores_N[~labels_N])
+    starts = run_starts(abnormal)
+    values = abnormal[starts]
+    return Ranks(
+        np.diff(np.append(starts, len(abnormal))).astype(np.float64),
+        (len(normal) - np.searchsorted(normal, values, side="right")).astype(np.float64),
+        (len(normal) - np.searchsorted(normal, values, side="left")).astype(np.float64),
+        float(len(normal)),
+    )
+
+
+def auc(labels_N: Labels, scores_N: Scores) -> float:
+    """Area under the ROC curve in [0, 1]; NaN with one class only. Raises ValueError: unequal lengths, NaN.
+
+    >>> auc(np.array([False, True, True]), np.array([0.1, 0.1, 0.9]))
     0.75
     """
+    return ranks(labels_N, scores_N).auc
+
+
+def frame_metrics(labels: Sequence[Labels], scores: Sequence[Scores]) -> FrameMetrics:
+    """Every frame-level metric of videos given one by one. Raises ValueError: unequal lengths, NaN, no video.
+
+    ``auc_macro_padded`` follows Georgescu et al., "A Background-Agnostic Framework", TPAMI 2021: a normal frame
+    with the lowest and an abnormal one with the highest score are appended to each video (0 and 1 there; here what
+    the scores reach, where that lies outside), so that a video of one class counts as about 1.
+    """
+    if not labels:
+        raise ValueError("there is no video to measure")
+    each = [ranks(one_labels, one_scores) for one_labels, one_scores in zip(labels, scores, strict=True)]
+    all_labels, all_scores = np.concatenate(labels), np.concatenate(scores)
+    together = ranks(all_labels, all_scores)
+    abnormal = [i for i, one in enumerate(labels) if one.any()]
+    only_abnormal = (
+        ranks(np.concatenate([labels[i] for i in abnormal]), np.concatenate([scores[i] for i in abnormal]))
+        if abnormal
+        else together
+    )
+    areas = np.array([one.auc for one in each])
+    pairs = np.array([one.abnormal * one.normal for one in each])
+    both = pairs > 0
+    low, high = min(0.0, float(all_scores.min(initial=0))), max(1.0, float(all_scores.max(initial=1)))
+    padded = [
+        auc(np.append(one_labels, [False, True]), np.append(one_scores, [low, high]))
+        for one_labels, one_scores in zip(labels, scores, strict=True)
+    ]
+    return FrameMetrics(
+        auc=together.auc,
+        auc_abnormal=only_abnormal.auc if abnormal else float("nan"),
+        auc_within=float(areas[both] @ pairs[both] / pairs[both].sum()) if both.any() else float("nan"),
+        auc_macro=float(areas[both].mean()) if both.any() else float("nan"),
+        auc_macro_padded=float(np.mean(padded)),
+        ap=together.average_precision,
+        ap_trapezoid=together.average_precision_trapezoid,
+        tie_rate=together.tie_rate,
+        levels=levels(all_scores),
+        macro_videos=int(both.sum()),
+        videos=len(labels),
+        abnormal_videos=len(abnormal),
+        frames=len(all_labels),
+        abnormal_frames=int(all_labels.sum()),
+    )
+
+
+def levels(scores_N: Scores) -> int:
+    """How many distinct scores there are."""
+    return len(run_starts(np.sort(scores_N)))
+
+
+def roc_curve(labels_N: Labels, scores_N: Scores, *, points: int = 400) -> tuple[Counts, Counts]:
+    """False-positive and true-positive rate over falling thresholds, at most about ``points`` of them, for drawing."""
+    found = ranks(labels_N, scores_N)
+    rate = np.cumsum(found.abnormal_G) / max(found.abnormal, 1)
+    # each distinct score of an abnormal frame is a step from (above, before) to (level, after)
+    x = np.stack([found.above_G, found.level_G], axis=1).ravel() / max(found.normal, 1)
+    y = np.stack([np.append(0, rate[:-1]), rate], axis=1).ravel()
+    x, y = np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]])
+    keep = _thinned(x + y, points)
+    return x[keep], y[keep]
+
+
+def precision_recall_curve(labels_N: Labels, scores_N: Scores, *, points: int = 400) -> tuple[Counts, Counts]:
+    """Recall and precision over falling thresholds, at most about ``points`` of them, for drawing."""
+    found = ranks(labels_N, scores_N)
+    hits, flagged = found._flagged()
+    recall, precision = hits / max(found.abnormal, 1), hits / flagged
+    keep = _thinned(recall, points)
+    return recall[keep], precision[keep]
+
+
+def _thinned(along: Counts, points: int) -> npt.NDArray[np.int64]:
+    """Indices of about ``points`` places spread evenly over the rising ``along``, both ends among them."""
+    wanted = np.linspace(along[0], along[-1], points)
+    return np.unique(np.r_[0, np.searchsorted(along, wanted).clip(max=len(along) - 1), len(along) - 1])
+
+
+def _check(labels_N: Labels, scores_N: Scores) -> None:
     if len(labels_N) != len(scores_N):
         raise ValueError(f"labels and scores must be equally long, got {len(labels_N)} and {len(scores_N)}")
     if np.isnan(scores_N).any():
         raise ValueError(f"{np.isnan(scores_N).sum()} frames have no score; decide what they count as before measuring")
-    positives = int(labels_N.sum())
-    negatives = len(labels_N) - positives
-    if not positives or not negatives:
-        return float("nan")
-    _, place, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = float(mean_rank[place][labels_N].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
-def frame_auc(labels: Sequence[Labels], scores: Sequence[Array]) -> FrameAUC:
-    """Micro and macro AUC of videos given one by one; a video of unequal lengths raises ValueError."""
-    each = [auc(one_labels, one_scores) for one_labels, one_scores in zip(labels, scores, strict=True)]
-    defined = [value for value in each if not np.isnan(value)]
-    return FrameAUC(
-        auc(np.concatenate(labels), np.concatenate(scores)),
-        float(np.mean(defined)) if defined else float("nan"),
-        len(defined),
-    )
+def run_starts(sorted_N: Scores) -> npt.NDArray[np.int64]:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.append(True, sorted_N[1:] != sorted_N[:-1])) if len(sorted_N) else np.empty(0, np.int64)
