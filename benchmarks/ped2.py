@@ -23,7 +23,9 @@ from vad.calibration import Calibration
 from vad.cli.composition import Composition
 from vad.config import configs_dir
 from vad.metrics.frame import Labels, frame_metrics
-from vad.metrics.region import detections_from_heat, pixel_criterion, pixel_ranks, rbdc_tbdc, tracks_from_masks
+from vad.metrics.pixel import pixel_criterion, pixel_ranks
+from vad.metrics.region import rbdc_tbdc
+from vad.metrics.tracks import detections_from_heat, tracks_from_masks
 from vad.pipeline import Scored
 from vad.types import Array, to_frames
 from vad.video import Video, find_videos

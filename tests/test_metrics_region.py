@@ -10,17 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from vad.metrics.region import (
-    Detections,
-    Tracks,
-    detections_from_heat,
-    equal_error_rate,
-    pixel_auc,
-    pixel_criterion,
-    pixel_ranks,
-    rbdc_tbdc,
-    tracks_from_masks,
-)
+from vad.metrics.pixel import equal_error_rate, pixel_auc, pixel_criterion, pixel_ranks
+from vad.metrics.region import rbdc_tbdc
+from vad.metrics.tracks import Detections, Tracks, detections_from_heat, tracks_from_masks
 
 seeds = st.integers(0, 2**32 - 1)
 
