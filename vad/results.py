@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vad.files import replacing
 from vad.types import Event, Gap, ScoreCurve
@@ -51,9 +53,36 @@ def write_curve(path: Path, curve: ScoreCurve) -> None:
 
 
 def read_curve(path: Path) -> ScoreCurve:
-    """The curve that ``write_curve`` wrote."""
-    table = np.genfromtxt(path, delimiter=",", skip_header=1, ndmin=2)
-    return ScoreCurve(table[:, 1], table[:, 2].astype(np.float32), table[:, 3].astype(np.float32))
+    """The curve that ``write_curve`` wrote. Raises ValueError for another file."""
+    table = read_table(path, needed=("pts_s", "raw", "score"), known=("frame",))
+    return ScoreCurve(table["pts_s"], table["raw"].astype(np.float32), table["score"].astype(np.float32))
+
+
+def read_table(path: Path, *, needed: Sequence[str], known: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """Columns of numbers by their names in the header; an empty cell is NaN.
+
+    Raises ValueError: a column that is missing or unknown, a cell that is not a number, no rows.
+    """
+    header, _, text = path.read_text(encoding="utf-8-sig").partition("\n")
+    columns = [name.strip() for name in header.split(",")]
+    for name in needed:
+        if name not in columns:
+            raise ValueError(f"{path}:1: needs a column {name!r}, has {', '.join(columns)}")
+    for name in columns:
+        if name not in (*needed, *known):
+            raise ValueError(f"{path}:1: unknown column {name!r}; columns are {', '.join((*needed, *known))}")
+    if not text.strip():
+        raise ValueError(f"{path}: has a header but no rows")
+    text = text.replace("\r", "").replace(",,", ",nan,").replace(",,", ",nan,").replace(",\n", ",nan\n")
+    if text.endswith(","):
+        text += "nan"
+    try:
+        table = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
+    except ValueError as cause:
+        raise ValueError(f"{path}: cannot be read as numbers: {str(cause).partition(';')[0]}") from cause
+    if table.shape[1] != len(columns):
+        raise ValueError(f"{path}: the header names {len(columns)} columns, the rows have {table.shape[1]}")
+    return {name: table[:, i] for i, name in enumerate(columns)}
 
 
 def plain_events(events: list[Event]) -> list[dict[str, float]]:

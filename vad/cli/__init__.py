@@ -43,6 +43,14 @@ class Launcher(enum.Enum):
     ray = "ray"
 
 
+class Unscored(enum.Enum):
+    """What frames without a score count as."""
+
+    refuse = "refuse"
+    lowest = "lowest"
+    leave_out = "leave-out"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"vadwatch {__version__}")
@@ -235,6 +243,107 @@ def features_export(
     from vad.cli.features import export as run
 
     return run(store, layout=layout, out=out)
+
+
+@app.command("eval")
+@guarded
+def evaluate(
+    scores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCORES...",
+            help="A folder of curve.csv or of .npy (one score per snippet, with --hop), or one .npz of segments.",
+            show_default=False,
+        ),
+    ],
+    dataset: Annotated[str, typer.Option(help="Whose annotation it is: ucf-crime, xd-violence, custom ...")],
+    annotations: Annotated[Path, typer.Option(help="The benchmark's own annotation: a file, or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Paired differences between several score sets.")] = False,
+    hop: Annotated[int | None, typer.Option(min=1, help="Frames per score of .npy files.", show_default=False)] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which split or protocol, where a benchmark has several.", show_default=False)
+    ] = None,
+    frames: Annotated[
+        Path | None, typer.Option(help="CSV of video,frames[,fps]: true frame counts.", show_default=False)
+    ] = None,
+    conventions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--convention",
+            help="Measure as others do: inclusive-ends, half-open-ends, matlab-ends, dropped-tail, x16 or 30fps.",
+        ),
+    ] = None,
+    fps: Annotated[float | None, typer.Option(min=0.001, help="Frame rate of all videos.", show_default=False)] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="An alarm is a run of frames at or above it; unset: 0.5.")
+    ] = None,
+    max_delay: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds at which a missed event counts as found; unset: 30.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Measure the videos that have scores, and say so.")
+    ] = False,
+    unscored: Annotated[Unscored, typer.Option(help="What frames without a score count as.")] = Unscored.refuse,
+    resamples: Annotated[int | None, typer.Option(min=1, help="Bootstrap resamples; unset: 1000.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the resamples and of the random control.")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Measure scores against a benchmark's annotation: every metric, the controls beside them, and an audit."""
+    from vad.cli.evaluation import Rules, Truth, run
+    from vad.evaluation.measure import Settings
+
+    asked = {"threshold": threshold, "max_delay_s": max_delay, "resamples": resamples, "seed": seed}
+    return run(
+        scores,
+        truth=Truth(dataset, annotations, split, frames, conventions or [], fps),
+        rules=Rules(hop, allow_missing, unscored.value),
+        out=out,
+        compare=compare,
+        settings=Settings(**{name: value for name, value in asked.items() if value is not None}),
+        threshold_asked=threshold is not None,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+@app.command()
+@guarded
+def leaderboard(
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Benchmark: ucf-crime, xd-violence, shanghaitech ...; unset: all.", show_default=False),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="auc, ap, ap_trapezoid, map, far ...; unset: all, with --place the benchmark's headline.",
+            show_default=False,
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="weak, one-class, zero-shot, online, open-vocabulary, label-guided or instruction-tuned.",
+            show_default=False,
+        ),
+    ] = None,
+    value: Annotated[
+        float | None,
+        typer.Option(
+            "--place",
+            metavar="VALUE",
+            help="Your result in percent; 1 or less is read as a fraction, except for far. Needs --dataset.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Published results with sources and caveats, and where a value stands among them and the controls."""
+    from vad.cli.leaderboard import run
+
+    return run(dataset=dataset, metric=metric, protocol=protocol, value=value, as_json=as_json)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Evaluation: score sets are read, aligned with an annotation video by video, measured, audited and reported."""
