@@ -44,7 +44,7 @@ def compare(systems: Mapping[str, Sequence[ScoredVideo]], settings: Settings) ->
     values, resampled = {}, {}
     for name, videos in systems.items():
         statistic = frame_statistic([v.labels_N for v in videos], [v.scores_N for v in videos])
-        values[name] = statistic(np.ones(len(videos)))
+        values[name] = {metric: float(value[0]) for metric, value in statistic(np.ones((1, len(videos)))).items()}
         resampled[name] = resample(statistic, len(videos), resamples=settings.resamples, seed=settings.seed)
     return [
         _difference(metric, first, second, values, resampled, settings.level)

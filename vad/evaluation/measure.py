@@ -18,9 +18,9 @@ from vad.evaluation.alignment import Alignment, ScoredVideo
 from vad.evaluation.scores import ScoreSet
 from vad.metrics import alarms, event, latency, localisation, reliability
 from vad.metrics.audit import Finding, Provenance, declared, seen
-from vad.metrics.bootstrap import Interval, Statistic, frame_statistic, interval, ratio, resample
+from vad.metrics.bootstrap import Interval, Statistic, frame_statistic, interval, resample
 from vad.metrics.controls import controls
-from vad.metrics.frame import Counts, FrameMetrics, auc, frame_metrics, ranks
+from vad.metrics.frame import Counts, FrameMetrics, auc, frame_metrics, ranks, ratio
 
 
 class Settings(Config):
@@ -170,20 +170,20 @@ def _bounded(videos: Sequence[ScoredVideo], omitted: dict[str, str]) -> bool:
 
 
 def _with_intervals(statistics: Sequence[Statistic], videos: int, settings: Settings) -> dict[str, Interval]:
-    def everything(times_V: Counts) -> dict[str, float]:
-        return {name: value for statistic in statistics for name, value in statistic(times_V).items()}
+    def everything(times_RV: Counts) -> dict[str, Counts]:
+        return {name: values for statistic in statistics for name, values in statistic(times_RV).items()}
 
-    value = everything(np.ones(videos))
+    once = everything(np.ones((1, videos)))
     resampled = resample(everything, videos, resamples=settings.resamples, seed=settings.seed)
-    return {name: interval(value[name], resampled[name], level=settings.level) for name in value}
+    return {name: interval(float(once[name][0]), resampled[name], level=settings.level) for name in once}
 
 
 def _ratios(sums_VM: Counts, over_under: Mapping[str, tuple[int, int]]) -> Statistic:
     """Metrics that are quotients of two columns of per-video sums."""
 
-    def statistic(times_V: Counts) -> dict[str, float]:
-        totals = times_V @ sums_VM
-        return {name: ratio(float(totals[over]), float(totals[under])) for name, (over, under) in over_under.items()}
+    def statistic(times_RV: Counts) -> dict[str, Counts]:
+        totals = times_RV @ sums_VM
+        return {name: ratio(totals[:, over], totals[:, under]) for name, (over, under) in over_under.items()}
 
     return statistic
 
@@ -221,11 +221,11 @@ def _delays(videos: Sequence[ScoredVideo], found: latency.FirstAlarms, settings:
 def _event_f1(videos: Sequence[alarms.TimedVideo], settings: Settings) -> Statistic:
     each = event.event_scores(videos, threshold=settings.threshold, tious=settings.tious)
 
-    def statistic(times_V: Counts) -> dict[str, float]:
+    def statistic(times_RV: Counts) -> dict[str, Counts]:
         found = {}
         for scores in each:
-            hits, false, missed = times_V @ scores.per_video
-            found[f"event_f1@{scores.tiou:g}"] = ratio(2 * float(hits), 2 * float(hits) + float(false) + float(missed))
+            hits, false, missed = (times_RV @ scores.per_video).T
+            found[f"event_f1@{scores.tiou:g}"] = ratio(2 * hits, 2 * hits + false + missed)
         return found
 
     return statistic

@@ -7,13 +7,26 @@ scores, sorted once; everything that is a ratio of sums from one row of sums per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vad.metrics.frame import Counts, Labels, Ranks, Scores, ranks, run_starts
+from vad.metrics.frame import (
+    Counts,
+    Labels,
+    Ranks,
+    Scores,
+    average_precision,
+    average_precision_trapezoid,
+    check,
+    ranks,
+    ratio,
+    roc_area,
+)
+
+_AT_ONCE = 32  # resamples; bounds the memory: a number per distinct score and resample
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +39,10 @@ class Interval:
     undefined: int = 0  # resamples in which the metric has no value, for example for want of abnormal videos
 
 
-def draws(videos: int, *, resamples: int, seed: int) -> Iterator[Counts]:
-    """How often each video was drawn, (videos,), for each resample; the same for the same seed."""
-    generator = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield np.bincount(generator.integers(videos, size=videos), minlength=videos).astype(np.float64)
+def draws(videos: int, *, resamples: int, seed: int) -> Counts:
+    """How often each video was drawn in each resample, (resamples, videos); the same for the same seed."""
+    chance = np.full(videos, 1 / videos)
+    return np.random.default_rng(seed).multinomial(videos, chance, size=resamples).astype(np.float64)
 
 
 def interval(value: float, resampled_R: npt.ArrayLike, *, level: float = 0.95) -> Interval:
@@ -44,48 +56,41 @@ def interval(value: float, resampled_R: npt.ArrayLike, *, level: float = 0.95) -
 
 
 class SortedFrames:
-    """Frames of many videos, sorted once, so that a metric of any resample of the videos costs two sums.
+    """Frames of many videos, sorted once, so that a resample costs a few sums per distinct abnormal score.
 
-    Equal scores of one video are kept as one cell with a count.
+    Between two neighbouring scores of abnormal frames only the number of each video's normal frames matters, and at a
+    score only that of its abnormal ones: two sparse tables (scores, videos), multiplied with many resamples at once.
     """
 
     def __init__(self, labels: Sequence[Labels], scores: Sequence[Scores]) -> None:
+        from scipy.sparse import csr_array
+
         flags, values = np.concatenate(labels), np.concatenate(scores)
-        ranks(flags, values)  # its checks: lengths, NaN
-        video = np.repeat(np.arange(len(labels), dtype=np.int32), [len(one) for one in labels])
-        abnormal, self._abnormal_video, self._abnormal_count = _cells(values[flags], video[flags])
-        normal, self._normal_video, self._normal_count = _cells(values[~flags], video[~flags])
-        self._starts = run_starts(abnormal)
-        thresholds = -abnormal[self._starts]  # cells fall, searchsorted wants rising values
-        self._above = np.searchsorted(-normal, thresholds, side="left")
-        self._level = np.searchsorted(-normal, thresholds, side="right")
+        check(flags, values)
+        video = np.repeat(np.arange(len(labels)), [len(one) for one in labels])
+        thresholds = np.unique(values[flags])[::-1]
+        steps = len(thresholds)
+        # 2g: normal frames between thresholds g - 1 and g; 2g + 1: those at threshold g; the last: below all
+        above = np.searchsorted(-thresholds, -values[~flags], side="left")
+        at = above != np.searchsorted(-thresholds, -values[~flags], side="right")
+        shape = (2 * steps + 1, len(labels))
+        self._normal = csr_array((np.ones(len(above)), (2 * above + at, video[~flags])), shape=shape)
+        at_G = np.searchsorted(-thresholds, -values[flags])
+        self._abnormal = csr_array((np.ones(len(at_G)), (at_G, video[flags])), shape=(steps, len(labels)))
 
-    def ranks(self, times_V: Counts) -> Ranks:
-        """The ranks of a resample that has video v ``times_V[v]`` times."""
-        weights = times_V[self._abnormal_video] * self._abnormal_count
-        abnormal_G = np.add.reduceat(weights, self._starts) if len(weights) else weights
-        below = np.concatenate([[0.0], np.cumsum(times_V[self._normal_video] * self._normal_count)])
-        return Ranks(abnormal_G, below[self._above], below[self._level], float(below[-1]))
-
-
-def _cells(values_N: Scores, video_N: npt.NDArray[np.int32]) -> tuple[Scores, npt.NDArray[np.int32], Counts]:
-    """(value, video, count) of frames, values falling; equal neighbours of one video become one cell."""
-    order = np.argsort(-values_N, kind="stable")  # stable: frames of a video stay together
-    values, video = values_N[order], video_N[order]
-    if not len(values):
-        return values, video, np.empty(0)
-    starts = np.flatnonzero(np.append(True, (values[1:] != values[:-1]) | (video[1:] != video[:-1])))
-    return values[starts], video[starts], np.diff(np.append(starts, len(values))).astype(np.float64)
+    def ranks(self, times_RV: Counts) -> Ranks:
+        """The ranks of resamples that have video v ``times_RV[r, v]`` times: arrays of (G, R)."""
+        abnormal_GR = self._abnormal @ times_RV.T
+        normal_SR = np.cumsum(self._normal @ times_RV.T, axis=0)
+        return Ranks(abnormal_GR, normal_SR[:-1:2], normal_SR[1::2], normal_SR[-1])
 
 
-Statistic = Callable[[Counts], dict[str, float]]
+Statistic = Callable[[Counts], dict[str, Counts]]
+"""Metrics (R,) by name, of resamples that have each video so often (R, videos)."""
 
 
 def frame_statistic(labels: Sequence[Labels], scores: Sequence[Scores]) -> Statistic:
-    """The ranking metrics of ``frame.frame_metrics`` as a function of how often each video is there.
-
-    Names: auc, auc_abnormal, auc_within, auc_macro, ap, ap_trapezoid.
-    """
+    """The ranking metrics of ``frame.frame_metrics``: auc, auc_abnormal, auc_within, auc_macro, ap, ap_trapezoid."""
     everything = SortedFrames(labels, scores)
     chosen = np.array([one.any() for one in labels])
     abnormal = (
@@ -97,32 +102,29 @@ def frame_statistic(labels: Sequence[Labels], scores: Sequence[Scores]) -> Stati
         else None
     )
     each = [ranks(one_labels, one_scores) for one_labels, one_scores in zip(labels, scores, strict=True)]
-    pairs_V = np.array([one.abnormal * one.normal for one in each])
+    pairs_V = np.array([one.abnormal * float(one.normal) for one in each])
     both_V = pairs_V > 0
     area_V = np.array([one.auc if there else 0.0 for one, there in zip(each, both_V, strict=True)])
 
-    def statistic(times_V: Counts) -> dict[str, float]:
-        together = everything.ranks(times_V)
+    def statistic(times_RV: Counts) -> dict[str, Counts]:
+        together = everything.ranks(times_RV)
+        nothing = np.full(len(times_RV), np.nan)
         return {
-            "auc": together.auc,
-            "auc_abnormal": abnormal.ranks(times_V[chosen]).auc if abnormal else float("nan"),
-            "auc_within": ratio(float(times_V @ (area_V * pairs_V)), float(times_V @ pairs_V)),
-            "auc_macro": ratio(float(times_V @ (area_V * both_V)), float(times_V @ both_V)),
-            "ap": together.average_precision,
-            "ap_trapezoid": together.average_precision_trapezoid,
+            "auc": roc_area(together),
+            "auc_abnormal": roc_area(abnormal.ranks(times_RV[:, chosen])) if abnormal else nothing,
+            "auc_within": ratio(times_RV @ (area_V * pairs_V), times_RV @ pairs_V),
+            "auc_macro": ratio(times_RV @ (area_V * both_V), times_RV @ both_V),
+            "ap": average_precision(together),
+            "ap_trapezoid": average_precision_trapezoid(together),
         }
 
     return statistic
 
 
-def ratio(over: float, under: float) -> float:
-    """A quotient that is NaN when there is nothing to divide by."""
-    return over / under if under else float("nan")
-
-
-def resample(statistic: Statistic, videos: int, *, resamples: int, seed: int) -> dict[str, npt.NDArray[np.float64]]:
+def resample(statistic: Statistic, videos: int, *, resamples: int, seed: int) -> dict[str, Counts]:
     """Every metric of ``statistic`` in every resample: name -> (resamples,). Raises ValueError without a video."""
     if videos < 1 or resamples < 1:
         raise ValueError(f"need at least one video and one resample, got {videos} and {resamples}")
-    rows = [statistic(times) for times in draws(videos, resamples=resamples, seed=seed)]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    times_RV = draws(videos, resamples=resamples, seed=seed)
+    parts = [statistic(times_RV[start : start + _AT_ONCE]) for start in range(0, resamples, _AT_ONCE)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -16,19 +16,21 @@ import numpy.typing as npt
 Labels = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.float64]
+_TINY = np.finfo(np.float64).tiny  # a divisor where nothing is flagged, and the quotient 0
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """Where the abnormal frames stand among the normal ones: all that a ranking metric needs to know.
 
-    One entry per distinct score of an abnormal frame, highest first. Counts may be sums of weights.
+    One entry per distinct score of an abnormal frame, highest first. Counts may be sums of weights, and may have a
+    second axis, (G, R) and (R,), for R sets of weights at once: ``roc_area`` and its like then give (R,).
     """
 
     abnormal_G: Counts  # abnormal frames with this score
     above_G: Counts  # normal frames with a higher score
     level_G: Counts  # normal frames with this score or a higher one
-    normal: float  # all normal frames
+    normal: Counts | float  # all normal frames
 
     @property
     def abnormal(self) -> float:
@@ -37,50 +39,56 @@ class Ranks:
 
     @property
     def auc(self) -> float:
-        """Probability in [0, 1] that an abnormal frame scores higher than a normal one, ties counting half.
-
-        This is the area under the ROC curve by the trapezoid rule (Mann-Whitney statistic); 0.5 is chance.
-        """
-        pairs = self.abnormal * self.normal
-        if not pairs:
-            return float("nan")
-        return 1 - float(self.abnormal_G @ (self.above_G + self.level_G)) / 2 / pairs
+        """The area that ``roc_area`` gives."""
+        return float(roc_area(self))
 
     @property
     def tie_rate(self) -> float:
         """Share in [0, 1] of (abnormal, normal) pairs of frames with equal scores; they count half in the AUC."""
-        pairs = self.abnormal * self.normal
-        return float(self.abnormal_G @ (self.level_G - self.above_G)) / pairs if pairs else float("nan")
+        tied = (self.abnormal_G * (self.level_G - self.above_G)).sum()
+        return float(ratio(tied, self.abnormal * self.normal))
 
     @property
     def average_precision(self) -> float:
-        """Step-wise average precision in [0, 1]: sum of (R_n - R_n-1) P_n over falling thresholds.
-
-        What scikit-learn calls average precision. Chance is the share of abnormal frames.
-        """
-        found, flagged = self._flagged()
-        return float(self.abnormal_G @ (found / flagged)) / self.abnormal if self.abnormal else float("nan")
+        """What the function of this name gives."""
+        return float(average_precision(self))
 
     @property
     def average_precision_trapezoid(self) -> float:
-        """Area in [0, 1] under the precision-recall points joined by straight lines, from the point (R 0, P 1).
+        """What the function of this name gives."""
+        return float(average_precision_trapezoid(self))
 
-        Optimistic, and wildly so for few score levels (Davis and Goadrich 2006), but much used with XD-Violence.
-        """
-        if not self.abnormal:
-            return float("nan")
-        found, flagged = self._flagged()
-        before = (
-            found - self.abnormal_G
-        )  # at the next higher threshold, whether an abnormal frame has that score or not
-        flagged_before = before + self.above_G
-        precision_before = np.divide(before, flagged_before, out=np.ones_like(before), where=flagged_before > 0)
-        return float(self.abnormal_G @ (found / flagged + precision_before)) / 2 / self.abnormal
 
-    def _flagged(self) -> tuple[Counts, Counts]:
-        """At each threshold: abnormal frames found, and all frames flagged (never 0: the division is safe)."""
-        found = np.cumsum(self.abnormal_G)
-        return found, np.maximum(found + self.level_G, np.finfo(np.float64).tiny)
+def roc_area(found: Ranks) -> Counts:
+    """Probability in [0, 1] that an abnormal frame scores higher than a normal one, ties counting half.
+
+    This is the area under the ROC curve by the trapezoid rule (Mann-Whitney statistic); 0.5 is chance, NaN one class.
+    """
+    lost = (found.abnormal_G * (found.above_G + found.level_G)).sum(0) / 2
+    return 1 - ratio(lost, found.abnormal_G.sum(0) * found.normal)
+
+
+def average_precision(found: Ranks) -> Counts:
+    """Step-wise average precision in [0, 1]: sum of (R_n - R_n-1) P_n over falling thresholds.
+
+    What scikit-learn calls average precision. Chance is the share of abnormal frames; NaN without any.
+    """
+    hits = np.cumsum(found.abnormal_G, axis=0)
+    precision = hits / np.maximum(hits + found.level_G, _TINY)
+    return ratio((found.abnormal_G * precision).sum(0), found.abnormal_G.sum(0))
+
+
+def average_precision_trapezoid(found: Ranks) -> Counts:
+    """Area in [0, 1] under the precision-recall points joined by straight lines, from the point (R 0, P 1).
+
+    Optimistic, and wildly so for few score levels (Davis and Goadrich 2006), but much used with XD-Violence.
+    """
+    hits = np.cumsum(found.abnormal_G, axis=0)
+    precision = hits / np.maximum(hits + found.level_G, _TINY)
+    before = hits - found.abnormal_G  # at the next higher threshold, be it a normal frame's or an abnormal one's
+    flagged = before + found.above_G
+    precision_before = np.where(flagged > 0, before / np.maximum(flagged, _TINY), 1)
+    return ratio((found.abnormal_G * (precision + precision_before)).sum(0) / 2, found.abnormal_G.sum(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class FrameMetrics:
 
 def ranks(labels_N: Labels, scores_N: Scores) -> Ranks:
     """Rank the abnormal frames among the normal ones, O(N log N). Raises ValueError: unequal lengths, NaN."""
-    _check(labels_N, scores_N)
+    check(labels_N, scores_N)
     # two sorts without indices are several times as fast as one with them
     abnormal, normal = np.sort(scores_N[labels_N])[::-1], np.sort(scores_N[~labels_N])
     starts = run_starts(abnormal)
@@ -146,7 +154,7 @@ def frame_metrics(labels: Sequence[Labels], scores: Sequence[Scores]) -> FrameMe
         else together
     )
     areas = np.array([one.auc for one in each])
-    pairs = np.array([one.abnormal * one.normal for one in each])
+    pairs = np.array([one.abnormal * float(one.normal) for one in each])
     both = pairs > 0
     low, high = min(0.0, float(all_scores.min(initial=0))), max(1.0, float(all_scores.max(initial=1)))
     padded = [
@@ -181,7 +189,7 @@ def roc_curve(labels_N: Labels, scores_N: Scores, *, points: int = 400) -> tuple
     found = ranks(labels_N, scores_N)
     rate = np.cumsum(found.abnormal_G) / max(found.abnormal, 1)
     # each distinct score of an abnormal frame is a step from (above, before) to (level, after)
-    x = np.stack([found.above_G, found.level_G], axis=1).ravel() / max(found.normal, 1)
+    x = np.stack([found.above_G, found.level_G], axis=1).ravel() / max(float(found.normal), 1)
     y = np.stack([np.append(0, rate[:-1]), rate], axis=1).ravel()
     x, y = np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]])
     keep = _thinned(x + y, points)
@@ -191,8 +199,8 @@ def roc_curve(labels_N: Labels, scores_N: Scores, *, points: int = 400) -> tuple
 def precision_recall_curve(labels_N: Labels, scores_N: Scores, *, points: int = 400) -> tuple[Counts, Counts]:
     """Recall and precision over falling thresholds, at most about ``points`` of them, for drawing."""
     found = ranks(labels_N, scores_N)
-    hits, flagged = found._flagged()
-    recall, precision = hits / max(found.abnormal, 1), hits / flagged
+    hits = np.cumsum(found.abnormal_G)
+    recall, precision = hits / max(found.abnormal, 1), hits / (hits + found.level_G)
     keep = _thinned(recall, points)
     return recall[keep], precision[keep]
 
@@ -203,7 +211,14 @@ def _thinned(along: Counts, points: int) -> npt.NDArray[np.int64]:
     return np.unique(np.r_[0, np.searchsorted(along, wanted).clip(max=len(along) - 1), len(along) - 1])
 
 
-def _check(labels_N: Labels, scores_N: Scores) -> None:
+def ratio(over: Counts | float, under: Counts | float) -> Counts:
+    """Quotients that are NaN where there is nothing to divide by."""
+    divisor = np.asarray(under, np.float64)
+    return np.divide(over, divisor, out=np.full(divisor.shape, np.nan), where=divisor > 0)
+
+
+def check(labels_N: Labels, scores_N: Scores) -> None:
+    """Raises ValueError: unequal lengths, a frame without a score."""
     if len(labels_N) != len(scores_N):
         raise ValueError(f"labels and scores must be equally long, got {len(labels_N)} and {len(scores_N)}")
     if np.isnan(scores_N).any():
