@@ -47,6 +47,7 @@ bench: setup
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/published_features.py --data $(DATA)/fight
 	$(BIN)/python benchmarks/ped2.py --data $(DATA)/ped2
+	$(BIN)/python benchmarks/metrics.py --data $(DATA)/ucf_crime
 
 docs: setup
 	$(BIN)/mkdocs build --strict --quiet

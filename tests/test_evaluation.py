@@ -40,7 +40,7 @@ def score_set(seed=0, good=0.3, form="frames", hop=1, **provenance):
 def run(scores=None, of=None, settings=QUICK, **rules):
     scores, of = scores or score_set(), of or benchmark()
     aligned = align(scores, of, **rules)
-    return evaluate(scores, of.name, of.protocol, aligned, settings), aligned
+    return evaluate(scores, of, aligned, settings), aligned
 
 
 # reading ------------------------------------------------------------------------------------------------------------

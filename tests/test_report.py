@@ -71,7 +71,7 @@ def measured(of=None, scores=None, settings=QUICK, **options):
     of = of or benchmark()
     scores = scores or score_set(of, **options)
     alignment = align(scores, of, allow_missing=True)
-    return evaluate(scores, of.name, of.protocol, alignment, settings), alignment.videos
+    return evaluate(scores, of, alignment, settings), alignment.videos
 
 
 def renamed(evaluation, videos, names):

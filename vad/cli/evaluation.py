@@ -73,7 +73,7 @@ def run(
         return 0
     evaluation, videos = measured[0]
     made = document.of_evaluation(evaluation, inputs)
-    report.write(out / "report.html", evaluation, videos)
+    report.write(out / "report.html", evaluation, videos, neighbours=["metrics.json"])
     _finish(out, made, as_json=as_json, quiet=quiet, say=lambda: _print(evaluation))
     return 0
 
@@ -96,7 +96,7 @@ def _measure(
     alignment: Alignment = align(
         given, benchmark, allow_missing=rules.allow_missing, unscored=rules.unscored, fps=truth.fps
     )
-    evaluation = evaluate(given, benchmark.name, benchmark.protocol, alignment, settings)
+    evaluation = evaluate(given, benchmark, alignment, settings)
     if threshold_asked and (reason := evaluation.omitted.get("metrics with a threshold")):
         raise ValueError(f"{path}: --threshold cannot be used: {reason}")
     return evaluation, alignment.videos

@@ -16,6 +16,7 @@ from vad.metrics.audit import Finding
 
 Unscored = Literal["refuse", "lowest", "leave-out"]
 _LISTED = 20  # names in a message; a long list says how many more there are
+_NOTES = 3  # of the annotation, in the audit; the rest is in the document
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,5 +199,7 @@ def _findings(
         what = "count as the lowest score" if unscored == "lowest" else "are left out, events shortened accordingly"
         findings.append(Finding("unscored frames", "flagged", f"{unscored_frames:,} frames have no score and {what}"))
     if benchmark.notes:
-        findings.append(Finding("annotation", "flagged", "; ".join(benchmark.notes[:_LISTED])))
+        more = len(benchmark.notes) - _NOTES
+        notes = [*benchmark.notes[:_NOTES], *([f"and {more} more, in metrics.json"] if more > 0 else [])]
+        findings.append(Finding("annotation", "flagged", "; ".join(notes)))
     return findings

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from vad.config import Config
+from vad.datasets.annotation import Benchmark
 from vad.evaluation.alignment import Alignment, ScoredVideo
 from vad.evaluation.scores import ScoreSet
 from vad.metrics import alarms, event, latency, localisation, reliability
@@ -69,6 +70,7 @@ class Evaluation:
     provenance: Provenance
     benchmark: str
     protocol: str
+    notes: tuple[str, ...]  # of the annotation
     missing: tuple[str, ...]
     settings: Settings
     frame: FrameMetrics
@@ -87,7 +89,7 @@ class Evaluation:
 ALWAYS = ("auc", "auc_abnormal", "auc_within", "auc_macro", "ap", "ap_trapezoid")  # ranking, with intervals
 
 
-def evaluate(scores: ScoreSet, benchmark: str, protocol: str, alignment: Alignment, settings: Settings) -> Evaluation:
+def evaluate(scores: ScoreSet, benchmark: Benchmark, alignment: Alignment, settings: Settings) -> Evaluation:
     """Measure, resample, audit, and measure the controls on the same videos."""
     videos = alignment.videos
     labels, values = [video.labels_N for video in videos], [video.scores_N for video in videos]
@@ -126,8 +128,9 @@ def evaluate(scores: ScoreSet, benchmark: str, protocol: str, alignment: Alignme
         scores=scores.name,
         form=scores.form,
         provenance=scores.provenance,
-        benchmark=benchmark,
-        protocol=protocol,
+        benchmark=benchmark.name,
+        protocol=benchmark.protocol,
+        notes=benchmark.notes,
         missing=alignment.missing,
         settings=settings,
         frame=frame,

@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from vad import __version__
-from vad.evaluation import charts
+from vad.evaluation import charts, drawing, video_charts
 from vad.evaluation.alignment import ScoredVideo
 from vad.evaluation.comparison import Difference
 from vad.evaluation.measure import Evaluation, VideoResult
+from vad.evaluation.words import GROUPS, Words, words_for
 from vad.files import replacing
 from vad.metrics.audit import Provenance
 from vad.metrics.bootstrap import Interval
@@ -30,96 +31,6 @@ _UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u206
 _VERDICTS = ("flagged", "unknown", "clean")
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What a metric is, for people."""
-
-    group: str
-    title: str
-    meaning: str = ""
-    form: str = "score"  # score, share, per hour or seconds
-
-
-_RANKING, _PLACE, _ALARMS = "Ranking", "Localisation in time", "Alarms"
-_EVENTS, _TRUST, _OTHER = "Events", "Calibration", "Other"
-_GROUPS = (_RANKING, _PLACE, _ALARMS, _EVENTS, _TRUST, _OTHER)
-_AUC = "an abnormal frame scores higher than a normal one"
-# by name, {} standing for what the name matches; in the order of the page
-_WORDS = {
-    "auc": Words(_RANKING, "Frame AUC", f"How often {_AUC}, all videos together. 0.5 is chance."),
-    "auc_abnormal": Words(
-        _RANKING, "AUC, abnormal videos only", f"How often {_AUC}, normal videos left out. 0.5 is chance."
-    ),
-    "auc_macro": Words(
-        _RANKING, "Mean AUC per video", "Each video with both kinds of frames by itself, then the mean. 0.5 is chance."
-    ),
-    "auc_macro_padded": Words(
-        _RANKING,
-        "Mean AUC per video, padded",
-        "A perfect frame of each kind is added to every video, as some papers do: too high by construction.",
-    ),
-    "ap": Words(_RANKING, "Average precision", "Step-wise. Chance is the share of abnormal frames, {share}."),
-    "ap_trapezoid": Words(
-        _RANKING,
-        "Average precision, trapezoid",
-        "Points joined by straight lines: too high when there are few distinct scores. Chance is about {share}.",
-    ),
-    "tie_rate": Words(
-        _RANKING, "Ties", "Pairs of an abnormal and a normal frame with equal scores; each counts half.", "share"
-    ),
-    "auc_within": Words(
-        _PLACE,
-        "Within-video AUC",
-        f"How often {_AUC} of the same video: knowing when, with no credit for knowing which video. 0.5 is chance.",
-    ),
-    "map": Words(
-        _PLACE,
-        "mAP of segments",
-        "Runs of the curve as ranked segments against events, mean over the overlaps. 0 to 1.",
-    ),
-    "map@(.+)": Words(_PLACE, "mAP at overlap {}"),
-    "false_alarm_rate": Words(
-        _ALARMS, "Frames of normal videos in alarm", "At threshold {threshold}. Lower is better.", "share"
-    ),
-    "false_alarm_rate_all": Words(
-        _ALARMS, "Normal frames of all videos in alarm", "Those beside an event included. Lower is better.", "share"
-    ),
-    "false_alarms_per_hour": Words(
-        _ALARMS,
-        "False alarms per hour of normal video",
-        "Runs of frames at or above {threshold}. Lower is better.",
-        "per hour",
-    ),
-    "false_alarms_per_hour_all": Words(
-        _ALARMS,
-        "False alarms per hour of normal frames",
-        "Of all videos; a run that touches an event is not false. Lower is better.",
-        "per hour",
-    ),
-    "low_false_alarm_recall": Words(
-        _ALARMS,
-        "Recall at few false alarms",
-        "Events found, mean over one false alarm per week to one per hour on a log axis; at any threshold. 0 to 1.",
-    ),
-    "missed_events": Words(
-        _EVENTS, "Events missed", "Without an alarm within {delay} of their start. Lower is better.", "share"
-    ),
-    "mean_delay_s": Words(
-        _EVENTS,
-        "Mean delay",
-        "From an event's start to its first alarm; a missed event counts {delay}. Lower is better.",
-        "seconds",
-    ),
-    "early_(.+)s": Words(_EVENTS, "Events alarmed within {} s", form="share"),
-    "event_f1@(.+)": Words(_EVENTS, "Event F1 at overlap {}"),
-    "latency_aware_ap": Words(
-        _EVENTS, "Latency-aware AP", "Average precision in which an event found late counts less."
-    ),
-    "calibration_error": Words(
-        _TRUST, "Expected calibration error", "Mean gap between score and share of abnormal frames. Lower is better."
-    ),
-    "brier": Words(_TRUST, "Brier score", "Mean squared error of the score as a probability. Lower is better."),
-}
 _LADDER = {
     "auc": "Frame AUC",
     "auc_abnormal": "AUC, abnormal only",
@@ -152,7 +63,7 @@ def write(path: Path, evaluation: Evaluation, videos: Sequence[ScoredVideo], *, 
 def render(evaluation: Evaluation, videos: Sequence[ScoredVideo], *, neighbours: Sequence[str] = ()) -> str:
     """The report as HTML. ``videos`` are those that were measured, in the same order."""
     bounded = "metrics with a threshold" not in evaluation.omitted
-    scale = charts.Scale.of(videos, evaluation.settings.threshold if bounded else None)
+    scale = video_charts.Scale.of(videos, evaluation.settings.threshold if bounded else None)
     areas = {video.name: video.auc for video in evaluation.videos}
     ordered = sorted(evaluation.videos, key=_badness)
     both = 0 < evaluation.frame.abnormal_frames < evaluation.frame.frames
@@ -163,7 +74,7 @@ def render(evaluation: Evaluation, videos: Sequence[ScoredVideo], *, neighbours:
         total=len(evaluation.videos) + len(evaluation.missing),
         verdict=verdict(evaluation),
         findings=sorted(evaluation.findings, key=lambda one: _VERDICTS.index(one.verdict)),
-        groups=[(group, [row for row in rows if row.words.group == group]) for group in _GROUPS],
+        groups=[(group, [row for row in rows if row.words.group == group]) for group in GROUPS],
         ladder=charts.against_controls(evaluation, _LADDER) if both else None,
         curves=charts.ranking_curves(evaluation, videos) if both else (),
         operating=charts.low_false_alarms(operating) if operating and len(operating.rates_P) else None,
@@ -173,7 +84,7 @@ def render(evaluation: Evaluation, videos: Sequence[ScoredVideo], *, neighbours:
         tally={word: sum(one.verdict == word for one in evaluation.findings) for word in _VERDICTS},
         categories=charts.categories(evaluation.categories) if evaluation.categories else None,
         examples=_examples(evaluation, videos, ordered, scale),
-        timeline=charts.timeline(videos, areas, scale),
+        timeline=video_charts.timeline(videos, areas, scale),
         table=ordered[:_MOST_ROWS],
         bounded=bounded,
         reason=_undefined(evaluation),
@@ -191,7 +102,7 @@ def render_comparison(differences: Sequence[Difference], evaluations: Sequence[E
     """Paired differences by metric, and each system beside the controls, as HTML."""
     first = evaluations[0]
     letters = {one.scores: chr(ord("A") + i) if i < 26 else f"S{i + 1}" for i, one in enumerate(evaluations)}
-    described = {one.metric: _place(one.metric)[1] for one in differences}
+    described = {one.metric: words_for(one.metric)[1] for one in differences}
     own = {name: [one for one in differences if one.metric == name] for name in described}
     return _page(
         "comparison.html",
@@ -260,7 +171,7 @@ def verdict(evaluation: Evaluation) -> list[str]:
 
 
 def _rows(evaluation: Evaluation) -> Iterator[Row]:
-    named = sorted(((name, *_place(name)) for name in evaluation.metrics), key=lambda each: each[1])
+    named = sorted(((name, *words_for(name)) for name in evaluation.metrics), key=lambda each: each[1])
     for name, _, words in named:
         number = evaluation.metrics[name]
         controls: tuple[str, ...] = ()
@@ -281,14 +192,6 @@ def _standing(number: Interval, best: str, reached: float) -> tuple[str, bool]:
     if number.low <= reached:
         return f"above, but the interval reaches down to “{best}”", False
     return "above every control", False
-
-
-def _place(name: str) -> tuple[int, Words]:
-    """Where a metric stands on the page, and its words."""
-    for place, (pattern, words) in enumerate(_WORDS.items()):
-        if found := re.fullmatch(pattern, name):
-            return place, replace(words, title=words.title.format(*found.groups()))
-    return len(_WORDS), Words(_OTHER, name)  # a new metric is shown before somebody describes it
 
 
 def _meaning(words: Words, evaluation: Evaluation) -> str:
@@ -336,8 +239,8 @@ def _badness(video: VideoResult) -> tuple[float, ...]:
 
 
 def _examples(
-    evaluation: Evaluation, videos: Sequence[ScoredVideo], ordered: Sequence[VideoResult], scale: charts.Scale
-) -> list[tuple[str, list[tuple[VideoResult, charts.Picture]]]]:
+    evaluation: Evaluation, videos: Sequence[ScoredVideo], ordered: Sequence[VideoResult], scale: video_charts.Scale
+) -> list[tuple[str, list[tuple[VideoResult, drawing.Picture]]]]:
     """The worst and best abnormal videos and the loudest normal ones, none of them twice."""
     measured = [video for video in ordered if not math.isnan(video.auc)]
     worst = measured[:_EXAMPLES]
@@ -350,7 +253,9 @@ def _examples(
         ("Loudest normal videos", loud),
     ]
     return [
-        (title, [(one, charts.curve(by_name[one.name], scale)) for one in chosen]) for title, chosen in named if chosen
+        (title, [(one, video_charts.curve(by_name[one.name], scale)) for one in chosen])
+        for title, chosen in named
+        if chosen
     ]
 
 
@@ -367,7 +272,7 @@ def _declared(provenance: Provenance) -> list[tuple[str, str]]:
 def _duration(video: VideoResult) -> str:
     if video.fps:
         seconds = video.frames / video.fps
-        return charts.clock(round(seconds) if seconds >= 10 else seconds)
+        return video_charts.clock(round(seconds) if seconds >= 10 else seconds)
     return f"{video.frames:,} frames"
 
 
@@ -382,7 +287,7 @@ def _page(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"show": show, "signed": _signed, "kind": charts.kind, "duration": _duration}
+    environment.filters |= {"show": show, "signed": _signed, "kind": drawing.kind, "duration": _duration}
     return environment.get_template(template).render(version=__version__, **context)
 
 

@@ -104,7 +104,7 @@ def _lookahead(seconds: float | str | None) -> Finding:
 
 def _yes_no(check: str, value: bool | None, *, bad: str, good: str) -> Finding:
     if value is None:
-        return Finding(check, "unknown", f"{check}: not said")
+        return Finding(check, "unknown", "not said")
     return Finding(check, "flagged", bad) if value else Finding(check, "clean", good)
 
 
