@@ -77,7 +77,7 @@ def located(masks: list[Labels], heats: list[Array]) -> dict[str, object]:
     return {
         "pixel_auc": round(pixels.auc, 4),
         "pixel_average_precision": round(pixels.average_precision, 4),
-        "abnormal_pixels": round(pixels.abnormal / (pixels.abnormal + pixels.normal), 4),
+        "abnormal_pixels": round(pixels.abnormal / (pixels.abnormal + float(pixels.normal)), 4),
         "pixel_criterion_auc": round(frames.auc, 4),
         "pixel_criterion_eer": round(frames.eer, 4),
         "rbdc": round(regions.rbdc, 4),

@@ -213,6 +213,14 @@ def test_every_metric_is_there_with_its_controls_and_intervals():
     assert len(found.delays_s) == 3  # one per event
 
 
+def test_one_video_has_numbers_but_no_intervals():
+    scores = score_set()
+    del scores.videos["b"], scores.videos["c"]
+    found, _ = run(scores, allow_missing=True)
+    assert found.metrics["auc"].value == found.frame.auc
+    assert all(np.isnan(one.low) for one in found.metrics.values())
+
+
 def test_values_equal_those_of_the_metric_functions():
     found, aligned = run()
     from vad.metrics import alarms, event, latency

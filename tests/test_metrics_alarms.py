@@ -1,4 +1,4 @@
-"""Alarm, event, delay and localisation metrics against loops over every threshold and every matching."""
+"""Alarms and delays against loops over every threshold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
 from vad.metrics.alarms import (
     TimedVideo,
@@ -17,17 +16,7 @@ from vad.metrics.alarms import (
     false_alarms_per_hour,
     low_false_alarm_recall,
 )
-from vad.metrics.event import event_scores, event_scores_of, multi_threshold_f1, tiou
-from vad.metrics.latency import first_alarms, latency_aware_ap
-from vad.metrics.localisation import (
-    Detection,
-    Truth,
-    average_precision,
-    mean_average_precision,
-    segments_of,
-    suppressed,
-    vadclip_compatible,
-)
+from vad.metrics.latency import early_detection, first_alarms, latency_aware_ap
 
 
 @st.composite
@@ -79,6 +68,8 @@ def test_false_alarms_equal_a_plain_loop(videos, threshold):
         hourly = false_alarms_per_hour(videos, threshold=threshold)
         expected = false / (len(quiet) / 2 / 3600) if quiet else np.nan
         assert (hourly.normal_videos, hourly.all_videos)[found] == pytest.approx(expected, nan_ok=True)
+        per_day = (hourly.normal_videos_per_day, hourly.all_videos_per_day)[found]
+        assert per_day == pytest.approx(24 * expected, nan_ok=True)
 
 
 @given(sets, st.sampled_from([(1.0, 1000.0), (100.0, 3000.0), (400.0, 401.0)]))
@@ -90,17 +81,52 @@ def test_low_false_alarm_recall_equals_a_loop_over_thresholds(videos, rates):
         assert np.isnan(found.integral)
         return
     hours = sum(len(v.scores_N) / v.fps for v in normal) / 3600
-    levels = sorted({s for v in videos for s in v.scores_N}, reverse=True)
     points, most = [], 0
-    for level in levels:
+    for level in sorted({s for v in videos for s in v.scores_N}, reverse=True):
         most = max(most, sum(len(slow_runs(v.scores_N, level)) for v in normal))
         points.append((most / hours, np.mean([peak >= level for peak in peaks])))
-    grid = np.exp((np.arange(20_000) + 0.5) / 20_000 * np.log(rates[1] / rates[0])) * rates[0]
-    recall = np.zeros(len(grid))
-    for rate, share in points:
-        recall = np.maximum(recall, np.where(grid >= rate, share, 0))
-    assert found.integral == pytest.approx(recall.mean(), abs=1e-3)
+    # between two neighbouring edges the best recall that can be paid for does not change
+    edges = sorted({*rates, *(rate for rate, _ in points if rates[0] < rate < rates[1])})
+    area = 0.0
+    for low, high in itertools.pairwise(edges):
+        area += np.log(high / low) * max((share for rate, share in points if rate <= low), default=0)
+    assert found.integral == pytest.approx(area / np.log(rates[1] / rates[0]), abs=1e-9)
+    assert 0 <= found.integral <= 1
     assert found.resolution_per_hour == pytest.approx(1 / hours)
+    for rate in found.rates_P:
+        drawn = found.recalls_P[found.rates_P <= rate].max()
+        assert drawn == pytest.approx(max(recall for paid, recall in points if paid <= rate * (1 + 1e-12)))
+
+
+@given(sets)
+def test_the_number_of_alarms_at_every_threshold_at_once_equals_counting_them(videos):
+    normal = [v for v in videos if not v.events]
+    alone = [*normal, TimedVideo(np.array([s for v in videos for s in v.scores_N]), [(0, 1)], 1.0)]
+    found = low_false_alarm_recall(alone, lowest_per_hour=1, highest_per_hour=2)
+    peak = alone[-1].scores_N[0]
+    levels = [s for v in normal for s in v.scores_N if s >= peak]
+    most = max((sum(len(slow_runs(v.scores_N, level)) for v in normal) for level in levels), default=0)
+    assert not normal or found.rates_P == pytest.approx([most / found.hours])
+
+
+def test_without_a_false_alarm_every_event_found_counts_in_full():
+    quiet, loud = TimedVideo(np.zeros(9), [], 1.0), TimedVideo(np.ones(9), [], 1.0)
+    two = TimedVideo(np.array([0.0, 0.8, 0.0, 0.4]), [(1, 2), (3, 4)], 1.0)
+    assert low_false_alarm_recall([quiet, two]).integral == 1
+    assert low_false_alarm_recall([loud, two]).integral == 0  # one alarm in 9 seconds is far above one an hour
+    found = low_false_alarm_recall([quiet, two])
+    assert (found.hours, found.resolution_per_hour) == (pytest.approx(1 / 400), pytest.approx(400))
+    nothing = low_false_alarm_recall([two])
+    assert np.isnan([nothing.integral, nothing.resolution_per_hour]).all()
+    assert np.isnan(low_false_alarm_recall([quiet]).integral)
+
+
+def test_a_step_in_the_middle_of_the_log_axis_counts_half():
+    # 100 hours of normal video, one alarm there: 0.01 an hour, half way from 0.001 to 0.1
+    scores = np.zeros(360_000)
+    scores[7] = 0.5
+    videos = [TimedVideo(scores, [], 1.0), TimedVideo(np.array([0.5]), [(0, 1)], 1.0)]
+    assert low_false_alarm_recall(videos, lowest_per_hour=0.001, highest_per_hour=0.1).integral == pytest.approx(0.5)
 
 
 def test_an_everlasting_alarm_is_not_a_quiet_one():
@@ -131,117 +157,45 @@ def test_latency_aware_ap_equals_a_loop_over_thresholds(videos, max_delay):
     assert found == pytest.approx(total, abs=1e-9)
 
 
+@given(sets, thresholds, st.sampled_from([0.5, 2.0, 100.0]))
+def test_delays_equal_a_plain_loop(videos, threshold, max_delay):
+    found = first_alarms(videos, threshold=threshold, max_delay=max_delay)
+    delays = []
+    for v in videos:
+        for a, b in v.events:
+            late = [(n - a) / v.fps for n in range(a, b) if v.scores_N[n] >= threshold]
+            delays.append(late[0] if late and late[0] < max_delay else None)
+    within = (0, 0.5, 3, max_delay, np.inf)
+    if not delays:
+        assert np.isnan([found.mean, found.median, found.missed, *early_detection(found, within)]).all()
+        return
+    filled = [max_delay if delay is None else delay for delay in delays]
+    assert found.delays.tolist() == filled
+    assert (found.mean, found.median) == (pytest.approx(np.mean(filled)), np.median(filled))
+    assert found.missed == pytest.approx(delays.count(None) / len(delays))
+    early = [sum(d is not None and d <= seconds for d in delays) / len(delays) for seconds in within]
+    assert early_detection(found, within) == pytest.approx(early)
+    assert early[-1] == pytest.approx(1 - found.missed)
+
+
+def test_a_late_detector_and_one_that_misses_are_told_apart():
+    curve = np.zeros(100)
+    curve[90] = 1
+    late, missing = TimedVideo(curve, [(0, 100)], 10.0), TimedVideo(0 * curve, [(0, 100)], 10.0)
+    assert first_alarms([late], threshold=0.5, max_delay=30).mean == 9
+    assert first_alarms([missing], threshold=0.5, max_delay=30).mean == 30
+    assert first_alarms([late], threshold=0.5, max_delay=9).missed == 1  # as late as the maximum is a miss
+    assert latency_aware_ap([late], max_delay=9) == 1  # at 0 the alarm is on from the start, and no frame is normal
+
+
 def test_a_miss_counts_as_the_maximum_delay():
     videos = [TimedVideo(np.array([0, 0, 0, 0.8, 0.2, 0.9, 0.1, 0, 0]), [(2, 5), (5 + 1, 9)], 2.0)]
     found = first_alarms(videos, threshold=0.5, max_delay=10)
     assert found.delays.tolist() == [0.5, 10]
     assert (found.mean, found.median, found.missed) == (5.25, 5.25, 0.5)
-    assert (found.within(0.4), found.within(0.5), found.within(60)) == (0, 0.5, 0.5)
     assert first_alarms(videos, threshold=0, max_delay=10).delays.tolist() == [0, 0]
+    assert early_detection(found, [0.4, 0.5, 60]).tolist() == [0, 0.5, 0.5]
     assert np.isnan(first_alarms([], threshold=0.5, max_delay=10).mean)
-
-
-@given(sets, thresholds)
-def test_matching_finds_the_most_pairs(videos, threshold):
-    for each in event_scores(videos, threshold=threshold, tious=(0.1, 0.5)):
-        for one, (hits, false, missed) in zip(videos, each.per_video, strict=True):
-            runs, truth = slow_runs(one.scores_N, threshold), list(one.events)
-            short, long = sorted([runs, truth], key=len)
-            best = max(
-                sum(tiou([a], [b])[0, 0] >= each.tiou for a, b in zip(short, chosen, strict=True))
-                for chosen in itertools.islice(itertools.permutations(long, len(short)), 5000)
-            )
-            assert hits >= best  # equal unless there were more than 5000 ways
-            assert (hits + false, hits + missed) == (len(runs), len(truth))
-
-
-def test_events_without_alarms_and_alarms_without_events():
-    (nothing,) = event_scores_of([[]], [[]], tious=(0.5,))
-    assert np.isnan([nothing.precision, nothing.recall, nothing.f1]).all()
-    (false,) = event_scores_of([[(0, 5)]], [[]], tious=(0.5,))
-    assert (false.precision, false.f1) == (0, 0)
-    assert np.isnan(false.recall)
-    (missed,) = event_scores_of([[]], [[(0, 5)]], tious=(0.5,))
-    assert (missed.recall, missed.f1) == (0, 0)
-    (both,) = event_scores_of([[(0, 4)], [(10, 20)]], [[(0, 5)], [(0, 5)]], tious=(0.5,))
-    assert (both.precision, both.recall, both.f1) == (0.5, 0.5, 0.5)
-
-
-def test_f1_over_thresholds_is_a_table():
-    one = TimedVideo(np.array([0.1, 0.9, 0.9, 0.4]), [(1, 3)], 1.0)
-    table = multi_threshold_f1([one], thresholds=(0.05, 0.5, 0.95), tious=(0.5, 1.0))
-    np.testing.assert_array_equal(table, [[1, 0], [1, 1], [0, 0]])
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=30))
-def test_uninterpolated_ap_is_average_precision_when_no_two_confidences_tie(ranked):
-    confidences = [level + i / 100 for i, (level, _) in enumerate(ranked)]
-    truths = [Truth(i, 0, 10) for i, (_, hit) in enumerate(ranked) if hit]
-    detections = [Detection(i, 0, 10, confidence) for i, confidence in enumerate(confidences)]
-    found = average_precision(detections, truths, at_least=0.5, interpolated=False)
-    if truths:
-        assert found == pytest.approx(average_precision_score([hit for _, hit in ranked], confidences))
-        smooth = average_precision(detections, truths, at_least=0.5)
-        assert smooth >= found - 1e-12
-    else:
-        assert np.isnan(found)
-
-
-def test_each_truth_is_taken_once_and_classes_without_truth_count_nowhere():
-    truths = [Truth(0, 0, 10, "fall"), Truth(1, 0, 10, "fight")]
-    twice = [Detection(0, 0, 10, 0.9, "fall"), Detection(0, 0, 9, 0.8, "fall"), Detection(1, 0, 10, 0.7, "fire")]
-    assert mean_average_precision(twice, truths, tious=(0.5,)).per_tiou == (0.5,)
-    assert np.isnan(mean_average_precision(twice, [], tious=(0.5,)).average)
-    # the second best overlap is taken when the best is gone
-    close = [Truth(0, 0, 10), Truth(0, 2, 12)]
-    two = [Detection(0, 1, 11, 0.9), Detection(0, 1, 11, 0.8)]
-    assert mean_average_precision(two, close, tious=(0.5,)).per_tiou == (1.0,)
-
-
-def test_interpolation_takes_the_highest_precision_from_there_on():
-    truths = [Truth(i, 0, 1) for i in range(2)]
-    ranked = [Detection(9, 0, 1, 0.9), Detection(0, 0, 1, 0.8), Detection(1, 0, 1, 0.7)]
-    assert average_precision(ranked, truths, at_least=0.5, interpolated=False) == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert average_precision(ranked, truths, at_least=0.5) == pytest.approx(2 / 3)
-
-
-def test_segments_of_a_curve_are_its_runs_without_doubles():
-    curve = np.array([0.1, 0.8, 0.9, 0.8, 0.1, 0.1, 0.4, 0.1])
-    found = segments_of(curve, thresholds=(0.3, 0.5, 0.85), video=3)
-    assert [(one.video, one.start, one.end) for one in found] == [(3, 2, 3), (3, 1, 4), (3, 6, 7)]
-    assert [round(one.confidence, 3) for one in found] == [0.9, 0.833, 0.4]
-    overlapping = [Detection(0, 0, 10, 0.5), Detection(0, 1, 10, 0.9), Detection(0, 20, 30, 0.1)]
-    assert [one.start for one in suppressed(overlapping, overlap=0.6)] == [1, 20]
-
-
-def classes(count=3, snippets=20, at=(5, 10), label=1):
-    scores = np.full((snippets, count), 0.1)
-    scores[0] = 0.0  # so that every class has a range, and a segment
-    scores[at[0] : at[1], label] = 0.9
-    return scores
-
-
-def test_the_fields_script_can_never_reach_one_with_a_class_that_has_no_truth():
-    labels = ["Normal", *map(str, range(13))]
-    videos, truths = [], []
-    for number, label in enumerate(labels[1:], 1):
-        videos.append(classes(14, label=number))
-        truths.append(Truth(number - 1, 5 * 16, 10 * 16, label))
-    found = vadclip_compatible(videos, truths, classes=labels)
-    assert found.average == pytest.approx(13 / 14)
-    assert mean_average_precision(
-        [Detection(t.video, t.start, t.end, 0.9, t.label) for t in truths], truths
-    ).average == 1  # fmt: skip
-
-
-def test_one_class_without_a_segment_makes_the_fields_map_zero():
-    scores = classes()
-    truths = [Truth(0, 5 * 16, 10 * 16, "b")]
-    assert vadclip_compatible([scores], truths, classes=["a", "b", "c"]).average == pytest.approx(1 / 3)
-    scores[:, 2] = 0.5  # constant: nothing lies above its threshold
-    assert vadclip_compatible([scores], truths, classes=["a", "b", "c"]).average == 0
-    with pytest.raises(ValueError, match=r"class scores must be \(T, 2\), got \(20, 3\)"):
-        vadclip_compatible([scores], truths, classes=["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +204,6 @@ def test_one_class_without_a_segment_makes_the_fields_map_zero():
         lambda v: false_alarm_rate(v, threshold=0.5),
         lambda v: false_alarms_per_hour(v, threshold=0.5),
         lambda v: first_alarms(v, threshold=0.5, max_delay=1),
-        lambda v: event_scores(v, threshold=0.5),
     ],
 )
 def test_thresholds_are_refused_for_scores_outside_the_unit_interval(function):
@@ -269,10 +222,16 @@ def test_ranking_over_false_alarms_and_delays_takes_any_scale():
     ("scores", "events", "fps", "words"),
     [
         ([0.1, np.nan], [], 1.0, "1 frames have no finite score"),
+        ([0.1, np.inf], [], 1.0, "1 frames have no finite score"),
+        ([[0.1], [0.2]], [], 1.0, r"must be \(N,\), got \(2, 1\)"),
         ([0.1], [(0, 2)], 1.0, "inside 1 frames"),
+        ([0.1], [(-1, 1)], 1.0, "inside 1 frames"),
+        ([0.1] * 3, [(2, 2)], 1.0, "in order"),
         ([0.1] * 9, [(3, 5), (1, 2)], 1.0, "in order"),
         ([0.1] * 9, [(1, 3), (3, 5)], 1.0, "apart"),
-        ([0.1], [], 0.0, "fps must be positive"),
+        ([0.1], [], 0.0, "fps must be positive and finite"),
+        ([0.1], [], np.nan, "fps must be positive and finite"),
+        ([0.1], [], np.inf, "fps must be positive and finite"),
     ],
 )
 def test_a_video_is_checked_at_birth(scores, events, fps, words):
@@ -284,11 +243,12 @@ def test_settings_that_mean_nothing_are_refused():
     one = [TimedVideo(np.array([0.5]), [(0, 1)], 1.0)]
     with pytest.raises(ValueError, match="threshold must lie"):
         false_alarm_rate(one, threshold=2)
-    with pytest.raises(ValueError, match="max_delay must be positive"):
-        latency_aware_ap(one, max_delay=0)
+    for wrong in (0, -1, np.nan):
+        with pytest.raises(ValueError, match="max_delay must be positive"):
+            latency_aware_ap(one, max_delay=wrong)
+        with pytest.raises(ValueError, match="max_delay must be positive"):
+            first_alarms(one, threshold=0.5, max_delay=wrong)
     with pytest.raises(ValueError, match="rates must rise"):
         low_false_alarm_recall(one, lowest_per_hour=2, highest_per_hour=1)
-    with pytest.raises(ValueError, match="tIoU must lie"):
-        event_scores(one, threshold=0.5, tious=(0,))
-    with pytest.raises(ValueError, match="got 1 and 2"):
-        event_scores_of([[]], [[], []])
+    with pytest.raises(ValueError, match="rates must rise"):
+        low_false_alarm_recall(one, lowest_per_hour=0)

@@ -74,6 +74,19 @@ def test_few_levels_and_constant_videos_are_flagged(scores):
     assert verdict(seen(Provenance(), LABELS, scores), "levels and ties")[0] == "flagged"
 
 
+def test_a_short_set_is_not_blamed_for_few_scores_but_for_few_videos():
+    short = [np.repeat(np.arange(20) / 20 + i / 1000, 4) for i in range(3)]
+    labels = [np.arange(80) < 20, np.zeros(80, bool), np.zeros(80, bool)]
+    found = seen(Provenance(), labels, short)
+    assert verdict(found, "levels and ties")[0] == "clean"
+    assert verdict(found, "size") == (
+        "flagged",
+        "3 videos, 1 of them abnormal: intervals over so few are rough, and too narrow",
+    )
+    many = seen(Provenance(), labels * 10, short * 10)
+    assert verdict(many, "size")[0] == "clean"
+
+
 def test_unknown_keys_are_refused():
     with pytest.raises(ValueError, match="look_ahead"):
         Provenance(look_ahead=3)

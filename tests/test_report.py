@@ -201,7 +201,7 @@ def test_flags_come_first():
     evaluation, videos = measured(checkpoint="test", lookahead_s=0.0)
     prose = page(evaluation, videos).prose
     assert prose.index("▲ flagged checkpoint") < prose.index("? unknown settings") < prose.index("✓ clean look-ahead")
-    assert "Audit: 1 flagged, " in prose
+    assert "Audit: 2 flagged, " in prose  # and the size of the set
 
 
 def test_the_worst_and_the_best_videos_are_drawn_once():

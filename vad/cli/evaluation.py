@@ -124,7 +124,7 @@ def _finish(out: Path, made: Mapping[str, Any], *, as_json: bool, quiet: bool, s
         typer.echo(f"written: {out / 'metrics.json'}, {out / 'report.html'}")
 
 
-_HEADLINE = ("auc", "auc_abnormal", "auc_within", "ap", "ap_trapezoid")
+_HEADLINE = ("auc", "auc_abnormal", "auc_within", "auc_macro", "ap", "ap_trapezoid")
 
 
 def _print(evaluation: Evaluation) -> None:

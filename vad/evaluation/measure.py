@@ -177,6 +177,8 @@ def _with_intervals(statistics: Sequence[Statistic], videos: int, settings: Sett
         return {name: values for statistic in statistics for name, values in statistic(times_RV).items()}
 
     once = everything(np.ones((1, videos)))
+    if videos == 1:  # every resample is the same video: no interval, rather than one of no width
+        return {name: Interval(float(values[0]), float("nan"), float("nan")) for name, values in once.items()}
     resampled = resample(everything, videos, resamples=settings.resamples, seed=settings.seed)
     return {name: interval(float(once[name][0]), resampled[name], level=settings.level) for name in once}
 

@@ -1,6 +1,7 @@
 """Alarms at a threshold, and how many false ones a given share of found events costs.
 
-An alarm is a longest run of frames with a score at or above the threshold. It is false when no event touches it.
+An alarm is a longest run of frames with a score at or above the threshold. It is false when no event touches it. A
+normal video is one without events. What takes a threshold wants scores in [0, 1]: elsewhere a threshold means nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ PER_WEEK = 1 / 168  # per hour
 class TimedVideo:
     """A video with its scores, its abnormal stretches and its frame rate."""
 
-    scores_N: Scores
+    scores_N: Scores  # finite, higher for more anomalous
     events: Sequence[tuple[int, int]]  # half-open frames, in order, apart from each other; none in a normal video
     fps: float
 
     def __post_init__(self) -> None:
+        if self.scores_N.ndim != 1:
+            raise ValueError(f"scores must be (N,), got {self.scores_N.shape}")
         if not np.isfinite(self.scores_N).all():
             raise ValueError(f"{int((~np.isfinite(self.scores_N)).sum())} frames have no finite score")
-        if not self.fps > 0:
-            raise ValueError(f"fps must be positive, got {self.fps}")
+        if not 0 < self.fps < np.inf:
+            raise ValueError(f"fps must be positive and finite, got {self.fps}")
         before = -1
         for start, end in self.events:
             if not max(before, 0) <= start < end <= len(self.scores_N) or start == before:
@@ -49,21 +52,26 @@ class TimedVideo:
 class FalseAlarmRate:
     """Share in [0, 1] of normal frames at or above the threshold; NaN without such frames."""
 
-    normal_videos: float  # frames of normal videos only, as PEL4VAD and its predecessors count
-    all_videos: float  # normal frames of all videos, as LaGoVAD counts
+    normal_videos: float  # frames of normal videos only, as MIST (2104.01633) and PEL4VAD (2306.14451) count
+    all_videos: float  # normal frames of all videos, as LaGoVAD (2503.13160) counts
 
 
 @dataclass(frozen=True, slots=True)
 class FalseAlarms:
     """False alarms per hour of normal footage; NaN without any."""
 
-    normal_videos: float
-    all_videos: float
+    normal_videos: float  # alarms and hours of normal videos only
+    all_videos: float  # alarms that touch no event, and hours outside events, of all videos
 
     @property
-    def per_day(self) -> float:
-        """Per day of normal videos."""
+    def normal_videos_per_day(self) -> float:
+        """False alarms in 24 hours of normal videos."""
         return 24 * self.normal_videos
+
+    @property
+    def all_videos_per_day(self) -> float:
+        """False alarms in 24 hours of normal frames of all videos."""
+        return 24 * self.all_videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +79,13 @@ class LowFalseAlarmRecall:
     """How many events are found at few false alarms."""
 
     integral: float  # mean recall in [0, 1] over the logarithm of the rate; NaN without events or normal video
-    rates_P: Counts  # false alarms per hour, rising, over falling thresholds
-    recalls_P: Counts  # share of events found there
+    rates_P: Counts  # false alarms per hour, rising: one per distinct peak of an event, thresholds falling
+    recalls_P: Counts  # share of events found there; holds until the next rate
     hours: float  # of normal video
 
     @property
     def resolution_per_hour(self) -> float:
-        """One false alarm in all of the normal video: rates below are "none seen", however low."""
+        """One false alarm in all of the normal video: rates below are "none seen", however low; NaN without any."""
         return 1 / self.hours if self.hours else float("nan")
 
 
@@ -97,7 +105,14 @@ def is_false(alarm: tuple[int, int], events: Sequence[tuple[int, int]]) -> bool:
 
 
 def false_alarm_rate(videos: Sequence[TimedVideo], *, threshold: float) -> FalseAlarmRate:
-    """Share of normal frames that alarm. Raises ValueError for scores or a threshold outside [0, 1]."""
+    """Share in [0, 1] of normal frames with a score at or above the threshold.
+
+    Frames, not alarms: one long false alarm weighs as much as many short ones; see `false_alarms_per_hour`. Raises
+    ValueError for scores or a threshold outside [0, 1].
+
+    >>> false_alarm_rate([TimedVideo(np.array([0.1, 0.9, 0.5, 0.9]), [(3, 4)], 25.0)], threshold=0.5)
+    FalseAlarmRate(normal_videos=nan, all_videos=0.6666666666666666)
+    """
     check_unit(videos, threshold)
     counts = [
         (bool(v.events), int((v.scores_N[~v.labels_N] >= threshold).sum()), int((~v.labels_N).sum())) for v in videos
@@ -109,7 +124,14 @@ def false_alarm_rate(videos: Sequence[TimedVideo], *, threshold: float) -> False
 
 
 def false_alarms_per_hour(videos: Sequence[TimedVideo], *, threshold: float) -> FalseAlarms:
-    """False alarms per hour of normal frames. Raises ValueError for scores or a threshold outside [0, 1]."""
+    """Alarms that share no frame with an event / hours of normal frames. One that begins before an event is not false.
+
+    Raises ValueError for scores or a threshold outside [0, 1].
+
+    >>> quiet = TimedVideo(np.array([0.9, 0.1, 0.9, 0.9]), [], 1.0)
+    >>> false_alarms_per_hour([quiet], threshold=0.5).normal_videos  # 2 in 4 seconds
+    1800.0
+    """
     check_unit(videos, threshold)
     counts = [(bool(v.events), *false_alarms(v, threshold=threshold)) for v in videos]
     return FalseAlarms(
@@ -119,7 +141,7 @@ def false_alarms_per_hour(videos: Sequence[TimedVideo], *, threshold: float) -> 
 
 
 def false_alarms(video: TimedVideo, *, threshold: float) -> tuple[int, float]:
-    """False alarms of one video, and its hours of normal frames."""
+    """False alarms of one video, and its hours of normal frames: what a resampling of videos sums up."""
     runs = alarm_runs(video.scores_N, threshold=threshold)
     return sum(is_false(run, video.events) for run in runs), float((~video.labels_N).sum()) / video.fps / 3600
 
@@ -133,7 +155,10 @@ def low_false_alarm_recall(
     As the threshold falls runs merge, so a low threshold can have fewer alarms than a high one; nobody would call an
     everlasting alarm quiet, so the rate is the highest of all thresholds from there up. The steps are integrated
     exactly. In the spirit of AUPIMO (Bertoldo et al. 2024, https://arxiv.org/abs/2401.01984), which averages recall
-    over a logarithm of the false-positive rate on normal images. Any finite scores. O(N log N).
+    over a logarithm of the false-positive rate on normal images. O(N log N).
+
+    Any finite scores; NaN without events or normal videos. Where no rate up to ``highest_per_hour`` finds an event it
+    is 0. Raises ValueError for rates that do not rise from above 0.
     """
     if not 0 < lowest_per_hour < highest_per_hour:
         raise ValueError(f"rates must rise from above 0, got {lowest_per_hour} to {highest_per_hour}")
@@ -151,7 +176,8 @@ def low_false_alarm_recall(
         [[lowest_per_hour], rates[(rates > lowest_per_hour) & (rates < highest_per_hour)], [highest_per_hour]]
     )
     best = np.append(0.0, recalls)[np.searchsorted(rates, edges[:-1], side="right")]
-    integral = float(best @ np.diff(np.log(edges)) / np.log(highest_per_hour / lowest_per_hour))
+    widths = np.diff(np.log(edges))
+    integral = min(float(best @ widths / widths.sum()), 1.0)  # 1 + 1e-16 is possible
     return LowFalseAlarmRecall(integral, rates, recalls, hours)
 
 

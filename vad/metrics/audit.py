@@ -18,6 +18,8 @@ from vad.metrics.controls import middle
 from vad.metrics.frame import Labels, Scores, levels, ranks
 
 FEW_LEVELS = 100  # fewer distinct scores than this: rounding, or a model that says one of a few numbers
+FRAMES_PER_LEVEL = 50  # but a short set has few scores without either
+FEW_VIDEOS = 20
 MANY_TIES = 0.01  # share of (abnormal, normal) pairs of frames with equal scores
 NORMALISED_SHARE = 0.9  # of the videos that reach both ends of the scale exactly
 POSITION_CORRELATION = 0.5  # mean correlation of normal videos with a bell over their middle
@@ -79,6 +81,7 @@ def seen(provenance: Provenance, labels: Sequence[Labels], scores: Sequence[Scor
         _normalisation(provenance.per_video_normalisation, scores),
         _position(provenance.position_prior, labels, scores),
         _levels(labels, scores),
+        _size(labels),
     ]
 
 
@@ -156,6 +159,13 @@ def _position(stated: bool | None, labels: Sequence[Labels], scores: Sequence[Sc
     return Finding(check, "clean", "none declared, and the numbers show no sign of it")
 
 
+def _size(labels: Sequence[Labels]) -> Finding:
+    words = f"{len(labels)} videos, {sum(bool(one.any()) for one in labels)} of them abnormal"
+    if len(labels) < FEW_VIDEOS:
+        return Finding("size", "flagged", f"{words}: intervals over so few are rough, and too narrow")
+    return Finding("size", "clean", words)
+
+
 def _levels(labels: Sequence[Labels], scores: Sequence[Scores]) -> Finding:
     together = np.concatenate(scores)
     found, ties = levels(together), ranks(np.concatenate(labels), together).tie_rate
@@ -163,6 +173,7 @@ def _levels(labels: Sequence[Labels], scores: Sequence[Scores]) -> Finding:
     words = f"{found:,} distinct scores; {0 if np.isnan(ties) else ties:.2%} of (abnormal, normal) pairs tie"
     if constant:
         words += f"; {constant} of {len(scores)} videos have one score throughout"
-    if found < FEW_LEVELS or ties > MANY_TIES or constant > len(scores) / 2:
+    few = found < min(FEW_LEVELS, len(together) / FRAMES_PER_LEVEL)
+    if few or ties > MANY_TIES or constant > len(scores) / 2:
         return Finding("levels and ties", "flagged", words + ": the trapezoid AP is inflated, and no threshold is fine")
     return Finding("levels and ties", "clean", words)

@@ -13,7 +13,10 @@ from vad.metrics.frame import Counts, run_starts
 
 @dataclass(frozen=True, slots=True)
 class FirstAlarms:
-    """Delays of all events, in order of the videos; a missed event has the maximum."""
+    """Delays of all events, in order of the videos; a missed event has the maximum.
+
+    An alarm as late as the maximum is a miss: it is worth as little as none, in the latency-aware AP too.
+    """
 
     delays: Counts  # (events,) seconds from the event's start, in [0, max_delay]
     max_delay: float
@@ -30,11 +33,14 @@ class FirstAlarms:
 
     @property
     def missed(self) -> float:
-        """Share in [0, 1] of events without an alarm within the maximum; NaN without events."""
+        """Share in [0, 1] of events without an alarm before the maximum; NaN without events."""
         return float((self.delays >= self.max_delay).mean()) if len(self.delays) else float("nan")
 
     def within(self, seconds: float) -> float:
-        """Early-detection rate: share in [0, 1] of *all* events that alarm within so many seconds."""
+        """Early-detection rate: share in [0, 1] of *all* events that alarm within so many seconds; NaN without events.
+
+        Missed events are in the denominator and never in the numerator, be the allowed time as long as it may.
+        """
         return (
             float(((self.delays <= seconds) & (self.delays < self.max_delay)).mean())
             if len(self.delays)
@@ -46,7 +52,12 @@ def first_alarms(videos: Sequence[TimedVideo], *, threshold: float, max_delay: f
     """Seconds from each event's start to its first frame at or above the threshold; 0 when the alarm is on already.
 
     Misses, and alarms later than ``max_delay``, count as ``max_delay``: left out, a detector that misses hard events
-    would look fast. Raises ValueError for scores or a threshold outside [0, 1] and a delay that is not positive.
+    would look fast. Alarms before the event's start do not count unless they last into it. Raises ValueError for
+    scores or a threshold outside [0, 1] and a delay that is not positive.
+
+    >>> late = TimedVideo(np.array([0.9, 0.1, 0.1, 0.1, 0.8]), [(2, 5)], 2.0)
+    >>> first_alarms([late], threshold=0.5, max_delay=10).delays
+    array([1.])
     """
     check_unit(videos, threshold)
     _check_delay(max_delay)
@@ -58,13 +69,26 @@ def first_alarms(videos: Sequence[TimedVideo], *, threshold: float, max_delay: f
     return FirstAlarms(np.array(delays, np.float64), max_delay)
 
 
+def early_detection(found: FirstAlarms, within: Sequence[float]) -> Counts:
+    """Share in [0, 1] of all events that alarm within each number of seconds; NaN without events."""
+    return np.array([found.within(seconds) for seconds in within], np.float64)
+
+
 def latency_aware_ap(videos: Sequence[TimedVideo], *, max_delay: float) -> float:
     """Average precision in [0, 1] whose recall fades with the delay; NaN without events.
 
     Precision is that of frames. Recall is the mean over events of max(0, 1 - delay / max_delay), the delay being that
     to the first frame at or above the threshold. Sum over falling thresholds of (R_n - R_n-1) P_n. The idea is that of
-    "Rethinking Metrics and Benchmarks of Video Anomaly Detection" (https://arxiv.org/abs/2505.19022); the linear
-    fading is ours. Any finite scores. O(N log N): recall changes only at the running maxima of an event.
+    Liu et al. "Rethinking Metrics and Benchmarks of Video Anomaly Detection" (https://arxiv.org/abs/2505.19022). How
+    recall fades there could not be checked: the linear fading is our choice, so do not compare with numbers from there.
+    Any finite scores. O(N log N): recall changes only at the running maxima of an event. Raises ValueError for a delay
+    that is not positive.
+
+    >>> video = TimedVideo(np.array([0.1, 0.2, 0.9, 0.9]), [(1, 4)], 1.0)  # one second late at 0.9, on time at 0.2
+    >>> latency_aware_ap([video], max_delay=4)
+    1.0
+    >>> latency_aware_ap([TimedVideo(np.array([0.1, 0.0, 0.9]), [(0, 1)], 1.0)], max_delay=4)  # 0.9 is a false alarm
+    0.5
     """
     _check_delay(max_delay)
     events = sum(len(video.events) for video in videos)
