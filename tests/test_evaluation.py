@@ -232,6 +232,10 @@ def test_values_equal_those_of_the_metric_functions():
     delays = latency.first_alarms(timed, threshold=0.5, max_delay=30)
     assert found.metrics["mean_delay_s"].value == pytest.approx(delays.mean)
     assert found.metrics["missed_events"].value == pytest.approx(delays.missed)
+    for seconds in (1, 5, 10):
+        assert found.metrics[f"early_{seconds}s"].value == pytest.approx(delays.within(seconds))
+    hasty, _ = run(settings=Settings(resamples=5, max_delay_s=0.1))  # a miss is never early, however long is allowed
+    assert hasty.metrics["early_10s"].value == pytest.approx(1 - hasty.metrics["missed_events"].value)
     for each in event.event_scores(timed, threshold=0.5, tious=QUICK.tious):
         assert found.metrics[f"event_f1@{each.tiou:g}"].value == pytest.approx(each.f1, nan_ok=True)
 

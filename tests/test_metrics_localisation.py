@@ -219,6 +219,14 @@ def test_one_class_without_a_segment_makes_the_fields_map_zero():
     assert vadclip_compatible([scores], truths, classes="abc").average == 0
 
 
+@pytest.mark.parametrize(("second", "ap"), [(0.40, 1), (0.44, 0.5)])
+def test_the_class_score_of_the_video_weighs_seven_tenths(second, ap):
+    sharp, broad = np.zeros((32, 1)), np.zeros((32, 1))
+    sharp[5:7, 0] = 0.9, second  # class score 0.65 or 0.67: 0.9 + 0.7 x it is just below or above 0.8 + 0.7 x 0.8
+    broad[5:7, 0] = 0.8
+    assert vadclip_compatible([sharp, broad], [Truth(1, 80, 112, "a")], classes="a").average == ap
+
+
 def test_segments_of_the_fields_script_are_in_frames():
     single = classes(2, at=(5, 6))  # one snippet is 16 frames, more than the least two
     assert vadclip_compatible([single], [Truth(0, 80, 96, "b")], classes="ab", tious=[1.0]).average == 0.5

@@ -7,7 +7,7 @@ What cannot be measured is named with the reason in ``Evaluation.omitted``; it i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,16 +211,15 @@ def _alarms_per_hour(videos: Sequence[alarms.TimedVideo], threshold: float) -> S
 
 
 def _delays(videos: Sequence[ScoredVideo], found: latency.FirstAlarms, settings: Settings) -> Statistic:
-    columns: dict[str, Callable[[Counts], Counts]] = {"mean_delay_s": lambda delays: delays}
-    columns["missed_events"] = lambda delays: (delays >= settings.max_delay_s).astype(np.float64)
+    delays_E = found.delays
+    missed_E = delays_E >= found.max_delay
+    of_event: dict[str, Counts] = {"mean_delay_s": delays_E, "missed_events": missed_E.astype(np.float64)}
     for seconds in settings.early_s:
-        columns[f"early_{seconds:g}s"] = lambda delays, s=seconds: (delays <= s).astype(np.float64)  # type: ignore[misc]
-    rows, position = [], 0
-    for video in videos:
-        own = found.delays[position : position + len(video.events)]
-        position += len(video.events)
-        rows.append([float(len(own)), *(float(column(own).sum()) for column in columns.values())])
-    return _ratios(np.array(rows), {name: (i, 0) for i, name in enumerate(columns, 1)})
+        of_event[f"early_{seconds:g}s"] = ((delays_E <= seconds) & ~missed_E).astype(np.float64)
+    video_E = np.repeat(np.arange(len(videos)), [len(video.events) for video in videos])
+    events_V = np.bincount(video_E, minlength=len(videos)).astype(np.float64)
+    sums = [np.bincount(video_E, values_E, minlength=len(videos)) for values_E in of_event.values()]
+    return _ratios(np.stack([events_V, *sums], axis=1), {name: (i, 0) for i, name in enumerate(of_event, 1)})
 
 
 def _event_f1(videos: Sequence[alarms.TimedVideo], settings: Settings) -> Statistic:
