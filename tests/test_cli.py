@@ -333,6 +333,7 @@ class TestBadConfigs:
             ("half_life: 0.1", "half_life: -2", ("c.yaml:3:", "greater than 0", "got -2")),
             ("smoothing:", "smothing:", ("c.yaml:3:1", 'did you mean "smoothing"?')),
             ("kind: memory", "kind: mil2", ("c.yaml:2:", "unknown heads kind 'mil2'")),
+            ("kind: memory", "kind: mil", ("c.yaml:2:", "'mil' learns from labels of videos", "gaussian, memory")),
             ("head: {kind: memory}", "head: {capacity: 3}", ("c.yaml:2:1", "needs a 'kind'")),
             ("head: {kind: memory}", "", ("head", "required")),
             ("kind: ema", "kind: [", ("c.yaml:", "not valid YAML")),

@@ -10,6 +10,7 @@ import pytest
 from conftest import data
 from typer.testing import CliRunner
 
+from vad import datasets
 from vad.cli import app
 
 ANNOTATION = """video,num_frames,intervals,category,fps
@@ -49,6 +50,12 @@ def save(folder, seed=0, good=0.3, scale=1.0):
             scores[start:end] += good
         np.save(folder / f"{name}.npy", scale * scores)
     return folder
+
+
+def test_the_help_names_every_benchmark(vad):
+    _, out, _ = vad("--help")
+    shown = re.sub(r"-?\s+", "", out)
+    assert all(name.replace("-", "") in shown.replace("-", "") for name in datasets.NAMES)
 
 
 def test_two_documents_are_written_and_the_headline_is_said(vad, annotation, tmp_path):

@@ -10,12 +10,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from vad.config import available, load
-from vad.head import TooLittleFootageError, principal_components
+from vad.config import available, load, settings_class
+from vad.head import NormalHeadSettings, TooLittleFootageError, principal_components
 from vad.heads.gaussian import shrink
 from vad.heads.memory import coreset
 
-KINDS = available("vad.heads")
+KINDS = [k for k in available("vad.heads") if issubclass(settings_class("vad.heads", k), NormalHeadSettings)]
 PLAIN = {"pool": 1, "unit_length": False, "top": 3}  # distances between features as they are
 
 

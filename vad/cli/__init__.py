@@ -256,7 +256,13 @@ def evaluate(
             show_default=False,
         ),
     ],
-    dataset: Annotated[str, typer.Option(help="Whose annotation it is: ucf-crime, xd-violence, custom ...")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Whose annotation it is: avenue, custom, dota, lad, lagovad, msad, nwpu-campus, ped1, ped2, "
+            "shanghaitech, tad, ubnormal, ucf-crime or xd-violence."
+        ),
+    ],
     annotations: Annotated[Path, typer.Option(help="The benchmark's own annotation: a file, or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
     compare: Annotated[bool, typer.Option("--compare", help="Paired differences between several score sets.")] = False,

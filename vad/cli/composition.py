@@ -12,7 +12,7 @@ from streaming.events import Settings as EventSettings
 from streaming.smoothing import EmaSettings
 from streaming.smoothing import Settings as SmoothingSettings
 from vad.calibration import Calibration
-from vad.config import Config, ConfigError, Document
+from vad.config import Config, ConfigError, Document, available, settings_class
 from vad.extractor import PLACES, Extractor, ExtractorSettings
 from vad.head import NormalHead, NormalHeadSettings
 from vad.model import Model, ModelError, load
@@ -54,6 +54,15 @@ class Composition:
                     checked[section] = document.component(package, section)
                 except ConfigError as error:
                     mistakes.append(str(error))
+        head = checked.get("head")
+        if head is not None and not isinstance(head, NormalHeadSettings):
+            place = document.place(("head", "kind"))
+            kinds = [
+                k for k in available("vad.heads") if issubclass(settings_class("vad.heads", k), NormalHeadSettings)
+            ]
+            mistakes.append(
+                f"{place}: {head.kind!r} learns from labels of videos; on normal footage fit one of: {', '.join(kinds)}"
+            )
         if getattr(checked.get("extractor"), "crops", 1) > 1:
             place = document.place(("extractor", "crops"))
             mistakes.append(f"{place}: heads take one view of a clip; set crops: 1 (5 and 10 are for vad extract)")
