@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vad.heads.rtfm import SnippetConv, SnippetNorm, start_in_the_present, visible
+from vad.snippets import SnippetConv, SnippetNorm, start_in_the_present, visible
 from vad.weak import WeakHead, WeakHeadSettings, WeakOutput, existing
 
 FOCUS_SIZE = 5  # snippets that a focus convolution spans

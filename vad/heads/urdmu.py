@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from vad.snippets import SnippetConv, visible
 from vad.weak import WeakHead, WeakHeadSettings, WeakOutput, existing
 
 
@@ -64,8 +65,7 @@ class UrDmu(WeakHead[UrDmuOutput]):
         super().__init__()
         self.settings = settings
         width, causal = settings.width, settings.variant == "fixed"
-        self.embed = nn.Conv1d(settings.dim, width, 3)
-        self.pad = (2, 0) if causal else (1, 1)
+        self.embed = SnippetConv(settings.dim, width, 3, causal=causal)
         self.layers = nn.ModuleList(Layer(settings) for _ in range(settings.layers))
         self.normal = Memory(settings.prototypes, width)
         self.abnormal = Memory(settings.prototypes, width)
@@ -104,11 +104,8 @@ class UrDmu(WeakHead[UrDmuOutput]):
         )
 
     def _context(self, features_BTD: Tensor, there_BT: Tensor) -> Tensor:
-        features_BDT = features_BTD.masked_fill(~there_BT[..., None], 0).transpose(1, 2)
-        hidden_BTE = F.relu(self.embed(F.pad(features_BDT, self.pad))).transpose(1, 2)
-        seen_BTT = there_BT[:, None, :].expand(-1, there_BT.shape[1], -1)
-        if self.settings.variant == "fixed":
-            seen_BTT = seen_BTT.tril()
+        hidden_BTE = F.relu(self.embed(features_BTD, there_BT))
+        seen_BTT = visible(there_BT, causal=self.settings.variant == "fixed")
         for layer in self.layers:
             hidden_BTE = layer(hidden_BTE, seen_BTT)
         return hidden_BTE
