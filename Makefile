@@ -30,8 +30,9 @@ browser:
 demo: setup
 	$(BIN)/vad demo --out demo-output
 
+# one thread for each of the two workers: torch's own threads would get in each other's way
 test: lint browser
-	VAD_DATA=$(DATA) $(BIN)/python -m pytest -m "not slow" --numprocesses 2
+	VAD_DATA=$(DATA) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2
 
 test-slow: setup
 	VAD_DATA=$(DATA) $(BIN)/python -m pytest -m slow
