@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
@@ -33,6 +34,7 @@ from vad.pipeline import cuts
 from vad.store import Manifest, Store
 from vad.video import Video, VideoError
 
+T = TypeVar("T")
 CONFIG = "extractor: {kind: colour, clip_frames: 4, hop: 4, size: [32, 32]}\n"
 
 
@@ -440,12 +442,14 @@ def running(folder: Path, out: Path, *options: str) -> Iterator[subprocess.Popen
         process.communicate()
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def until(condition: Callable[[], T], process: subprocess.Popen[str]) -> T:
+    """What the condition gave when it first held: asked again, it may not hold any more."""
     deadline = time.monotonic() + 120
-    while not condition():
+    while not (found := condition()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return found
 
 
 def extracting(store: Path) -> list[psutil.Process]:
@@ -485,8 +489,7 @@ def test_kill_9_and_run_again(long_videos, tmp_path, workers):
 def test_a_killed_worker_loses_nothing(long_videos, tmp_path):
     store = tmp_path / "s"
     with running(long_videos, store, "--workers", "2") as process:
-        until(lambda: bool(extracting(store)), process)
-        extracting(store)[0].kill()
+        until(lambda: extracting(store), process)[0].kill()
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "6 videos extracted, 0 were there, 0 failed" in out
@@ -522,8 +525,7 @@ def test_on_ray_a_killed_worker_loses_nothing_and_the_store_is_the_local_one(lon
     pytest.importorskip("ray")
     store = tmp_path / "s"
     with running(long_videos, store, "--launcher", "ray", "--workers", "2") as process:
-        until(lambda: finished(store) >= 1 and bool(extracting(store)), process)
-        victim = extracting(store)[0]
+        victim = until(lambda: finished(store) >= 1 and extracting(store), process)[0]
         assert victim.pid != process.pid
         victim.kill()
         out, err = process.communicate(timeout=180)

@@ -48,14 +48,14 @@ class WeakHead(nn.Module, ABC, Generic[OutputT]):
     settings: WeakHeadSettings
 
     @property
-    @abstractmethod
     def lookahead(self) -> int | None:
-        """Snippets of later video that a score depends on: 0 is causal, None the whole sequence."""
+        """Snippets of later video that a score depends on: 0 is causal, as ``fixed`` is, None the whole sequence."""
+        return 0 if self.settings.variant == "fixed" else None
 
     @property
-    @abstractmethod
     def receptive(self) -> int | None:
         """Snippets of earlier video that a score depends on, itself included; None the whole past."""
+        return None
 
     @abstractmethod
     def forward(self, features_BTD: Tensor, lengths_B: Tensor | None = None) -> OutputT:

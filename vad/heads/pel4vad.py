@@ -72,16 +72,6 @@ class Pel4Vad(WeakHead[Pel4VadOutput]):
         self.classify = nn.Conv1d(settings.width, 1, settings.classifier)
         self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
 
-    @property
-    def lookahead(self) -> int | None:
-        """None of later video in ``fixed``; all of it in ``faithful``."""
-        return 0 if self.settings.variant == "fixed" else None
-
-    @property
-    def receptive(self) -> int | None:
-        """The whole past."""
-        return None
-
     def forward(self, features_BTD: Tensor, lengths_B: Tensor | None = None) -> Pel4VadOutput:
         """Score the snippets (B, T, D) of B videos or crops."""
         there_BT = existing(lengths_B, features_BTD[..., 0])

@@ -76,16 +76,6 @@ class Rtfm(WeakHead[RtfmOutput]):
                     nn.init.zeros_(module.bias)
         start_in_the_present(self)
 
-    @property
-    def lookahead(self) -> int | None:
-        """None of later video in ``fixed``; all of it in ``faithful``."""
-        return 0 if self.settings.variant == "fixed" else None
-
-    @property
-    def receptive(self) -> int | None:
-        """The whole past."""
-        return None
-
     def forward(self, features_BTD: Tensor, lengths_B: Tensor | None = None) -> RtfmOutput:
         """Score the snippets (B, T, D) of B videos or crops."""
         there_BT = existing(lengths_B, features_BTD[..., 0])

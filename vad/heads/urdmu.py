@@ -73,16 +73,6 @@ class UrDmu(WeakHead[UrDmuOutput]):
         self.logvar = nn.Linear(width, width)
         self.classify = nn.Sequential(nn.Linear(2 * width, 128), nn.ReLU(), nn.Linear(128, 1))
 
-    @property
-    def lookahead(self) -> int | None:
-        """None of later video in ``fixed``; all of it in ``faithful``."""
-        return 0 if self.settings.variant == "fixed" else None
-
-    @property
-    def receptive(self) -> int | None:
-        """The whole past."""
-        return None
-
     def forward(self, features_BTD: Tensor, lengths_B: Tensor | None = None) -> UrDmuOutput:
         """Score the snippets (B, T, D) of B videos or crops."""
         there_BT = existing(lengths_B, features_BTD[..., 0])
