@@ -22,6 +22,7 @@ from vad.evaluation.words import GROUPS, Words, words_for
 from vad.files import replacing
 from vad.metrics.audit import Provenance
 from vad.metrics.bootstrap import Interval
+from vad.plot import clock
 
 _MOST_ROWS = 1000  # of the table of videos
 _EXAMPLES = 3  # videos of each kind with a picture
@@ -272,7 +273,7 @@ def _declared(provenance: Provenance) -> list[tuple[str, str]]:
 def _duration(video: VideoResult) -> str:
     if video.fps:
         seconds = video.frames / video.fps
-        return video_charts.clock(round(seconds) if seconds >= 10 else seconds)
+        return clock(round(seconds) if seconds >= 10 else seconds)
     return f"{video.frames:,} frames"
 
 

@@ -14,6 +14,7 @@ from vad.evaluation.alignment import ScoredVideo
 from vad.evaluation.drawing import ALARM, INK, TRUTH, Picture, figure_of, kind, picture, short
 from vad.metrics.alarms import alarm_runs
 from vad.metrics.frame import Counts
+from vad.plot import clock
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,17 +79,6 @@ def curve(video: ScoredVideo, scale: Scale) -> Picture:
         )
         highest = f"highest score {video.scores_N.max():.3g} at {_moment(video, int(video.scores_N.argmax()))}"
         return picture(figure, f"Score of {video.name} over time: {truth}; {highest}.")
-
-
-def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds.
-
-    >>> clock(75), clock(3661), clock(2.5)
-    ('1:15', '61:01', '0:02.5')
-    """
-    tenths = round(seconds * 10)
-    text = f"{tenths // 600}:{tenths % 600 // 10:02d}"
-    return f"{text}.{tenths % 10}" if tenths % 10 else text
 
 
 def timeline(videos: Sequence[ScoredVideo], areas: Mapping[str, float], scale: Scale) -> list[Picture]:
