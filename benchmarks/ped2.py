@@ -22,6 +22,7 @@ from trainers.normal import fit
 from vad.calibration import Calibration
 from vad.cli.composition import Composition
 from vad.config import configs_dir
+from vad.head import NormalHead
 from vad.metrics.frame import Labels, frame_metrics
 from vad.metrics.pixel import pixel_criterion, pixel_ranks
 from vad.metrics.region import rbdc_tbdc
@@ -94,6 +95,7 @@ def measure(data: Path, config: Path, overrides: list[str]) -> dict[str, object]
     settings = Composition.read(config, overrides=overrides, runtime=None)
     extractor = settings.extractor.build()
     head = settings.head.build()
+    assert isinstance(head, NormalHead)
     began = time.monotonic()
     fitted = fit(find_videos([data / "training"]), extractor, head)
     fit_seconds = time.monotonic() - began

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from streaming import events
 from streaming.smoothing import Sample, Smoother
-from vad.calibration import Calibration
+from vad.calibration import Scale
 from vad.extractor import Extractor
-from vad.head import NormalHead
+from vad.head import StreamHead
 from vad.pipeline import Scored, Timeline, score_stream
 from vad.types import Event, ScoreCurve
 from vad.video import Video, VideoError
@@ -27,15 +27,15 @@ class Recording:
 def score_recording(
     video: Video,
     extractor: Extractor,
-    head: NormalHead,
-    calibration: Calibration,
+    head: StreamHead,
+    calibration: Scale,
     *,
     smoother: Smoother,
     alarms: events.Settings,
     observe: Callable[[Scored, int], None] = lambda _scored, _frames: None,
 ) -> Recording:
-    """Score one opened video from its start. ``smoother`` must be fresh: nothing is carried from video to video.
-    Raises VideoError when it is shorter than one clip.
+    """Score one opened video from its start. ``head`` and ``smoother`` must be fresh: nothing is carried from video
+    to video. Raises VideoError when it is shorter than one clip.
 
     ``observe`` hears of each snippet, with its heat map, and how many frames have been read so far.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from itertools import pairwise
 
@@ -116,13 +115,6 @@ def test_uniform_rows_rise_and_jitter_stays_in_its_share(rows, length, seed):
     assert ((drawn >= low) & (drawn <= np.maximum(edges[1:] - 1, low))).all()
 
 
-def test_l2_brings_rows_to_length_one_and_leaves_zeros():
-    rows = np.float32([[3, 4], [0, 0]])
-    np.testing.assert_allclose(b.l2(rows), [[0.6, 0.8], [0, 0]], rtol=1e-6)
-
-
-# bags
-
 mixed = st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=2, max_size=12).filter(
     lambda videos: len({label for _, label in videos}) == 2
 )
@@ -130,7 +122,6 @@ settings = st.fixed_dictionaries(
     {
         "sampling": st.sampled_from(["mean", "mean_faithful", "uniform", "jitter"]),
         "crops": st.sampled_from(["all", "mean", "one"]),
-        "l2": st.booleans(),
         "ahead": st.booleans(),
         "batch_pairs": st.integers(1, 4),
         "seed": st.integers(0, 3),
@@ -138,29 +129,14 @@ settings = st.fixed_dictionaries(
 )
 
 
-def take(bags, count):
-    found = []
-    while len(found) < count:
-        for batch in bags:
-            found.append(batch)
-            if len(found) == count:
-                break
-    return found
-
-
 @given(mixed, settings, st.integers(0, 9))
-def test_a_resumed_run_sees_what_an_unbroken_one_sees(tmp_path_factory, videos, chosen, before):
+def test_a_batch_depends_on_its_number_alone(tmp_path_factory, videos, chosen, number):
     lengths, labels = zip(*videos, strict=True)
     block = block_of(tmp_path_factory.mktemp("b"), lengths, labels)
-    unbroken = take(Bags(block, block.labels, segments=4, **chosen), before + 5)
-    first = Bags(block, block.labels, segments=4, **chosen)
-    take(first, before)
-    state = json.loads(json.dumps(first.state()))  # as a checkpoint would keep it
-    second = Bags(block, block.labels, segments=4, **chosen)
-    second.restore(state)
-    for expected, found in zip(unbroken[before:], take(second, 5), strict=True):
-        assert expected.names == found.names
-        assert torch.equal(expected.features_BKSD, found.features_BKSD)
+    *_, last = Bags(block, block.labels, segments=4, **chosen).batches(range(number + 1))
+    (alone,) = Bags(block, block.labels, segments=4, **{**chosen, "ahead": True}).batches([number])
+    assert last.names == alone.names
+    assert torch.equal(last.features_BKSD, alone.features_BKSD)
 
 
 @given(mixed, settings)
@@ -170,10 +146,7 @@ def test_batches_are_balanced_and_an_epoch_misses_no_video_of_the_larger_class(t
     bags = Bags(block, block.labels, segments=4, **chosen)
     pairs = chosen["batch_pairs"]
     seen: dict[bool, list[str]] = {True: [], False: []}
-    given_batches = list(bags)
-    assert len(given_batches) == len(bags)
-    assert bags.epoch == 1
-    for batch in given_batches:
+    for batch in bags.batches(range(len(bags))):
         assert batch.features_BKSD.shape == (2 * pairs, 2 if chosen["crops"] == "all" else 1, 4, 3)
         assert batch.features_BKSD.dtype == torch.float32
         assert batch.labels_B.tolist() == [True] * pairs + [False] * pairs
@@ -190,9 +163,9 @@ def test_batches_are_balanced_and_an_epoch_misses_no_video_of_the_larger_class(t
 def test_a_bag_is_the_segments_of_its_video(tmp_path):
     block = block_of(tmp_path, [9, 4, 2], [True, False, False])
     for crops, reduce in (("all", lambda seg: seg), ("mean", lambda seg: seg.mean(1, keepdims=True))):
-        batch = next(iter(Bags(block, block.labels, segments=4, crops=crops, l2=True, batch_pairs=2, seed=0)))
+        batch = Bags(block, block.labels, segments=4, crops=crops, batch_pairs=2, seed=0).batch(0)
         for bag, name in zip(batch.features_BKSD, batch.names, strict=True):
-            expected = b.l2(reduce(b.segments(block.rows(block.at(name)), 4)))
+            expected = reduce(b.segments(block.rows(block.at(name)), 4))
             np.testing.assert_allclose(bag.numpy(), expected.swapaxes(0, 1), rtol=1e-5, atol=1e-6)
 
 
@@ -200,7 +173,7 @@ def test_one_crop_is_one_of_the_crops(tmp_path):
     block = block_of(tmp_path, [4, 4], [True, False], crops=5)
     bags = Bags(block, block.labels, segments=4, crops="one", batch_pairs=1, seed=0)
     crops = set()
-    for batch in take(bags, 30):
+    for batch in bags.batches(range(30)):
         same = [np.array_equal(batch.features_BKSD[0, 0], block.rows(0)[:, k]) for k in range(5)]
         crops.add(same.index(True))
     assert crops == set(range(5))
@@ -209,16 +182,9 @@ def test_one_crop_is_one_of_the_crops(tmp_path):
 def test_epochs_and_seeds_differ(tmp_path):
     block = block_of(tmp_path, [2] * 20, [True, False] * 10)
     bags = Bags(block, block.labels, segments=2, batch_pairs=10, seed=0)
-    first, second = take(bags, 2)
+    first, second = bags.batches(range(2))
     assert first.names != second.names
-    assert first.names != next(iter(Bags(block, block.labels, segments=2, batch_pairs=10, seed=1))).names
-
-
-def test_the_state_of_other_bags_is_refused(tmp_path):
-    block = block_of(tmp_path, [2, 2], [True, False])
-    state = Bags(block, block.labels, batch_pairs=1, seed=0).state()
-    with pytest.raises(ValueError, match="state is of other bags"):
-        Bags(block, block.labels, batch_pairs=1, seed=1).restore(state)
+    assert first.names != Bags(block, block.labels, segments=2, batch_pairs=10, seed=1).batch(0).names
 
 
 def test_a_mistake_in_a_thread_that_reads_ahead_reaches_the_caller(tmp_path, monkeypatch):
@@ -226,7 +192,7 @@ def test_a_mistake_in_a_thread_that_reads_ahead_reaches_the_caller(tmp_path, mon
     bags = Bags(block, block.labels, batch_pairs=1, seed=0, ahead=True)
     monkeypatch.setattr(block, "tensor", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        next(iter(bags))
+        next(iter(bags.batches([0])))
 
 
 @pytest.mark.parametrize(
@@ -246,28 +212,6 @@ def test_bags_refuse(tmp_path, changes, message):
     block = block_of(tmp_path, [2, 2], [True, False])
     with pytest.raises(ValueError, match=message):
         Bags(block, **{"labels": block.labels, "batch_pairs": 1, "seed": 0} | changes)
-
-
-@given(mixed, st.integers(1, 40), st.sampled_from(["all", "mean"]), st.booleans())
-def test_validation_gives_every_video_once_and_whole(tmp_path_factory, videos, max_rows, crops, scale):
-    lengths, labels = zip(*videos, strict=True)
-    block = block_of(tmp_path_factory.mktemp("b"), lengths, labels)
-    seen = []
-    for batch in b.videos(block, max_rows=max_rows, crops=crops, l2=scale):
-        size, _, longest, _ = batch.features_BKTD.shape
-        assert size == 1 or size * longest <= max_rows
-        for video, length, label, name in zip(
-            batch.features_BKTD, batch.lengths_B.tolist(), batch.labels_B.tolist(), batch.names, strict=True
-        ):
-            rows = block.rows(block.at(name)).astype(np.float32)
-            assert length == len(rows)
-            assert block.labels[name] == label
-            rows = rows.mean(1, keepdims=True) if crops == "mean" else rows
-            expected = b.l2(rows) if scale else rows
-            np.testing.assert_allclose(video[:, :length].numpy(), expected.swapaxes(0, 1), rtol=1e-4, atol=1e-4)
-            assert not video[:, length:].any()
-            seen.append(name)
-    assert sorted(seen) == sorted(block.names)
 
 
 def test_a_condensed_block_gives_the_same_bags(tmp_path):
@@ -521,5 +465,5 @@ def test_real_clips_are_split_by_source_and_batched(tmp_path):
     train, held_out = splits.grouped_split(names, labels, splits.number_blocks(10), share=0.2, seed=0)
     assert (len(train), len(held_out)) == (160, 40)
     bags = Bags(block, {name: block.labels[name] for name in train}, segments=4, batch_pairs=16, seed=0)
-    seen = {name for batch in bags for name in batch.names}
+    seen = {name for batch in bags.batches(range(len(bags))) for name in batch.names}
     assert seen == set(train)

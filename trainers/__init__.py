@@ -1,1 +1,5 @@
-"""Training and fitting: what needs labels, gradients, or whole recordings of normal footage."""
+"""Training: labels and features in, a head out."""
+
+from vad import torchvision_cure
+
+torchvision_cure.install()

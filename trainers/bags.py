@@ -1,7 +1,7 @@
 """Bags: a fixed number of rows for each video, in batches of as many abnormal videos as normal ones.
 
-The order is a function of the seed and of the number of batches given so far, so that number is the whole state: a run
-that is resumed sees what it would have seen. Reading is a copy out of a mapped file; a thread may read one batch ahead.
+A batch is a function of the seed and of its number, so that number is the whole state of a run: one
+that is resumed sees what it would have seen. Reading is a copy out of a mapped file; a thread may read one ahead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -92,12 +92,6 @@ def places(rows: int, length: int, *, jitter: np.random.Generator | None = None)
     return jitter.integers(starts_S, np.maximum(bounds[1:], starts_S + 1))
 
 
-def l2(rows: Array) -> Array:
-    """Each row brought to length 1; a row of zeros stays."""
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """As many abnormal bags as normal ones, the abnormal ones first."""
@@ -107,15 +101,8 @@ class Batch:
     names: tuple[str, ...]
 
 
-class State(TypedDict):
-    """Where a run of batches stands."""
-
-    given: int  # batches since the start
-    bags: str  # digest of what decides about the batches
-
-
 class Bags:
-    """Balanced batches of bags; iterating gives what is left of an epoch, the next iteration the next epoch.
+    """Balanced batches of bags, numbered since the start.
 
     In an epoch every video of the larger class comes at least once; each class is gone through in an order of its own
     by chance, and anew until the batches are full. ``crops`` gives all crops, their mean, or one by chance for each
@@ -129,7 +116,6 @@ class Bags:
         *,
         segments: int = 32,
         sampling: Sampling = "mean",
-        l2: bool = False,
         crops: Crops = "all",
         batch_pairs: int,
         seed: int,
@@ -147,7 +133,7 @@ class Bags:
                 raise ValueError(f"unknown {name} {value!r}; available: {', '.join(allowed)}")
         block.check_labels(labels)
         self.block, self.segments, self.batch_pairs, self.seed, self.ahead = block, segments, batch_pairs, seed, ahead
-        self.sampling, self.l2, self.crops = sampling, l2, crops
+        self.sampling, self.crops = sampling, crops
         self._classes = [  # abnormal first
             np.array([block.at(name) for name, label in labels.items() if bool(label) is which], np.int64)
             for which in (True, False)
@@ -155,39 +141,20 @@ class Bags:
         for which, videos in zip(("abnormal", "normal"), self._classes, strict=True):
             if not len(videos):
                 raise ValueError(f"no {which} video among the {len(labels)} listed; a batch needs both classes")
-        self._given = 0
-        settings = [block.digest, segments, sampling, l2, crops, batch_pairs, seed]
+        settings = [block.digest, segments, sampling, crops, batch_pairs, seed]
         parts = [*settings, *(videos.tolist() for videos in self._classes)]
-        self._digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        self.digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return -(-max(map(len, self._classes)) // self.batch_pairs)
 
-    @property
-    def epoch(self) -> int:
-        """Of the batch that comes next, from 0."""
-        return self._given // len(self)
-
-    def state(self) -> State:
-        """What ``restore`` needs to go on after the last batch that was given."""
-        return {"given": self._given, "bags": self._digest}
-
-    def restore(self, state: State) -> None:
-        """Go on as the bags would have that gave this state. Raises ValueError for the state of other bags."""
-        if state["bags"] != self._digest:
-            raise ValueError("this state is of other bags: their videos, features, settings or seed differ")
-        self._given = int(state["given"])
-
-    def __iter__(self) -> Iterator[Batch]:
-        numbers = range(self._given, (self.epoch + 1) * len(self))
-        read = _ahead(self.batch, numbers) if self.ahead else map(self.batch, numbers)
-        for number, batch in zip(numbers, read, strict=True):
-            self._given = number + 1
-            yield batch
+    def batches(self, numbers: Sequence[int]) -> Iterator[Batch]:
+        """These batches, the next one read while this one is worked on if ``ahead``."""
+        return _ahead(self.batch, numbers) if self.ahead else map(self.batch, numbers)
 
     def batch(self, number: int) -> Batch:
-        """Batch ``number`` since the start, whatever was given before."""
+        """Batch ``number`` since the start; nothing else decides about it but the seed."""
         epoch, within = divmod(number, len(self))
         chosen_B = np.concatenate([self._turn(c, epoch, within) for c in range(2)])
         draw = np.random.default_rng((self.seed, _DRAW, number))
@@ -215,13 +182,10 @@ class Bags:
             crop = int(draw.integers(rows_TKD.shape[1]))
             rows_TKD = rows_TKD[:, crop : crop + 1]
         segments_SKD = self._sample(rows_TKD, draw)
-        if self.crops != "mean" and not self.l2:
+        if self.crops != "mean":
             _copy(segments_SKD.transpose(0, 1), bag_KSD)
             return
-        values_SKD = _float32(segments_SKD)
-        if self.crops == "mean":
-            values_SKD = values_SKD.mean(1, keepdims=True)
-        bag_KSD.numpy()[:] = (l2(values_SKD) if self.l2 else values_SKD).swapaxes(0, 1)
+        bag_KSD.numpy()[:] = _float32(segments_SKD).mean(1, keepdims=True).swapaxes(0, 1)
 
     def _sample(self, rows_TKD: Tensor, draw: np.random.Generator) -> Tensor:
         """Rows (segments, K, D), as stored where none are averaged."""
@@ -262,57 +226,6 @@ def _ahead(read: Callable[[int], Batch], numbers: Sequence[int]) -> Iterator[Bat
             yield batch
         for last in coming:
             yield last.result()
-
-
-@dataclass(frozen=True, slots=True)
-class Videos:
-    """Whole videos, zeros behind their ends."""
-
-    features_BKTD: Tensor  # float32
-    lengths_B: Tensor  # rows of each video
-    labels_B: Tensor  # True is abnormal
-    names: tuple[str, ...]
-
-
-def videos(
-    block: Block,
-    labels: Mapping[str, bool] | None = None,
-    *,
-    max_rows: int = 4096,
-    crops: Literal["all", "mean"] = "all",
-    l2: bool = False,
-) -> Iterator[Videos]:
-    """Every video once, whole, the short ones first, in batches of at most ``max_rows`` rows with their padding.
-
-    A longer video is a batch of its own. Raises ValueError as ``Bags`` for names and labels.
-    """
-    labels = block.labels if labels is None else labels
-    block.check_labels(labels)
-    taken: list[int] = []
-    for i in sorted((block.at(name) for name in labels), key=lambda i: (block.index.rows[i], i)):
-        if taken and block.index.rows[i] * (len(taken) + 1) > max_rows:
-            yield _padded(block, taken, crops, scale=l2)
-            taken = []
-        taken.append(i)
-    if taken:
-        yield _padded(block, taken, crops, scale=l2)
-
-
-def _padded(block: Block, taken: Sequence[int], crops: str, *, scale: bool) -> Videos:
-    lengths = [block.index.rows[i] for i in taken]
-    kept = 1 if crops == "mean" else block.index.crops
-    features_BKTD = torch.zeros(len(taken), kept, max(lengths), block.index.dim, dtype=torch.float32)
-    for video_KTD, i in zip(features_BKTD, taken, strict=True):
-        rows_TKD = _float32(block.tensor(i))
-        if crops == "mean":
-            rows_TKD = rows_TKD.mean(1, keepdims=True)
-        video_KTD.numpy()[:, : len(rows_TKD)] = (l2(rows_TKD) if scale else rows_TKD).swapaxes(0, 1)
-    return Videos(
-        features_BKTD,
-        torch.tensor(lengths),
-        torch.tensor([block.index.labels[i] for i in taken]),
-        tuple(block.names[i] for i in taken),
-    )
 
 
 def condense(path: Path, block: Block, count: int) -> Block:

@@ -12,14 +12,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from trainers.block import Block, Values
+from trainers.block import Values
 from trainers.splits import Group
 
 _ANCHORS, _PLAN = 0, 1  # what a random stream is for
+
+
+class Clips(Protocol):
+    """Where the rows of clips come from: a block, or a store that is read a clip at a time."""
+
+    def at(self, name: str) -> int:
+        """The place of a clip. Raises ValueError."""
+        ...
+
+    def rows(self, i: int) -> Values:
+        """Of the clip at place ``i``: (T, K, D)."""
+        ...
+
+    def check_labels(self, labels: Mapping[str, bool]) -> None:
+        """Raises ValueError for names that are not there, or labels that contradict what is known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +117,13 @@ class Plan:
         start = int(random.integers(max(len(self) // 2, 1)))
         return self.cut(start, start + limit)
 
-    def rows(self, block: Block) -> Values:
+    def rows(self, clips: Clips) -> Values:
         """Features of the composed video: (T, K, D)."""
-        return np.concatenate([block.rows(block.at(part.name))[part.start : part.end] for part in self.parts])
+        return np.concatenate([clips.rows(clips.at(part.name))[part.start : part.end] for part in self.parts])
 
 
 class Composer:
-    """Plans of videos composed from a block's clips: plan ``number`` depends on the seed and the number alone.
+    """Plans of videos composed from clips: plan ``number`` depends on the seed and the number alone.
 
     Every clip of a class is the one a plan is built around once before any comes again. No clip and no source comes
     twice in one plan, and all fillers are normal. ``single`` is the share of plans of one clip, ``longest`` the most
@@ -115,7 +132,7 @@ class Composer:
 
     def __init__(
         self,
-        block: Block,
+        clips: Clips,
         labels: Mapping[str, bool],
         groups: Group,
         *,
@@ -132,8 +149,8 @@ class Composer:
         for name, number in (("longest", longest), ("nearest", nearest)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
-        block.check_labels(labels)
-        self.block, self.seed = block, seed
+        clips.check_labels(labels)
+        self.seed = seed
         self.single, self.longest, self.similar, self.nearest = single, longest, similar, nearest
         self._names = {which: [name for name, label in labels.items() if bool(label) is which] for which in _BOTH}
         self._source = {name: groups(name) for name in labels}
@@ -142,7 +159,11 @@ class Composer:
                 f"a plan of up to {longest} clips takes as many normal sources, there are {found}; "
                 "lower longest or give more clips"
             )
-        self._means = {name: _unit(block.rows(block.at(name))) for name in labels}
+        self._lengths: dict[str, int] = {}
+        self._means: dict[str, npt.NDArray[np.float32]] = {}
+        for name in labels:
+            rows_TKD = clips.rows(clips.at(name))
+            self._lengths[name], self._means[name] = len(rows_TKD), _unit(rows_TKD)
         self._normal_ND = np.stack([self._means[name] for name in self._names[False]])
         normal_sources = [self._source[name] for name in self._names[False]]
         self._normal_sources_N = np.array(normal_sources, dtype=object)
@@ -156,8 +177,7 @@ class Composer:
         fillers = self._fillers(anchor, count - 1, random)
         slot = int(random.integers(count))
         chosen = [*fillers[:slot], anchor, *fillers[slot:]]
-        rows = self.block.index.rows
-        return Plan(tuple(Part(name, 0, rows[self.block.at(name)], abnormal and name == anchor) for name in chosen))
+        return Plan(tuple(Part(name, 0, self._lengths[name], abnormal and name == anchor) for name in chosen))
 
     def plans(self, count: int, *, first: int = 0) -> Iterator[Plan]:
         """``count`` plans around abnormal clips and as many around normal ones, in turn."""

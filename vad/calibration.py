@@ -9,12 +9,16 @@ footage still keep their order. score = L / (L + 3) with L = -log10 P(normal exc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from vad.config import Config
 from vad.types import Array
+
+Scale = Callable[[Array], Array]
+"""From raw scores to [0, 1]."""
 
 _TAIL = 0.1  # share of normal scores that the exponential tail describes
 _HALF = 3.0  # rarity, in powers of ten, that gets score 0.5
@@ -60,6 +64,11 @@ class Calibration(Config):
         beyond = np.maximum(values - knots[-1], 0) / self.tail_scale * math.log10(math.e)
         rarity = below + beyond
         return (rarity / (rarity + _HALF)).astype(np.float32)
+
+
+def unchanged(raw: Array) -> Array:
+    """For heads whose scores are in [0, 1] by themselves."""
+    return raw
 
 
 def rarity(score: float) -> float:

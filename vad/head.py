@@ -1,4 +1,4 @@
-"""What normal-only heads share: their contract, and a bounded sample of normal footage to fit from.
+"""What a head is to a stream; what normal-only heads share, and a bounded sample of footage to fit them from.
 
 A head is fitted in one pass over the features of normal footage and gives back the raw scores of that
 footage, each judged by a fit without its own part of it ("leave one out"): calibration needs scores of
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,13 @@ from vad.types import Array, HeadScores
 
 Context = Literal["everywhere", "row", "place"]
 FOLDS = 8  # parts that normal footage is split into for leave-one-out, when there are fewer videos than this
+
+
+class StreamHead(Protocol):
+    """What scores a stream, snippet by snippet. It may remember what it has seen: one object per stream."""
+
+    def score(self, features: Array) -> HeadScores:
+        """Raw scores of the next snippets (B, …), in order."""
 
 
 class TooLittleFootageError(ValueError):

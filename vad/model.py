@@ -1,4 +1,4 @@
-"""A fitted model as a directory: ``manifest.json`` and the head's tables as safetensors.
+"""A model as a directory: ``manifest.json`` and the head's tables or weights as safetensors.
 
 The manifest names the weight file by its digest and is written last, so a directory always holds one whole
 model: the old one or the new one.
@@ -10,14 +10,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from vad import __version__
 from vad.calibration import Calibration
 from vad.files import replacing, sha256
-from vad.head import NormalHead
+from vad.store import Manifest
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -27,19 +27,30 @@ class ModelError(ValueError):
     """A directory that is not a model this version can use."""
 
 
+class Head(Protocol):
+    """Any head that can be kept."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its tensors by name."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take tensors that ``state_dict`` gave."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """What a model directory says, before anything heavy is built."""
 
     folder: Path
-    config: dict[str, Any]  # resolved: sections extractor, head, smoothing, events
-    extractor_digest: str
-    calibration: Calibration
+    config: dict[str, Any]  # resolved: sections extractor (none: only features can be scored), head, smoothing, events
+    extractor_digest: str  # empty where features were imported
+    calibration: Calibration | None  # None: the head's scores are in [0, 1] by themselves
     fitted: dict[str, Any]  # videos, snippets, date …
+    features: Manifest | None  # of the store that it was trained from; None where it was fitted on videos
     weights: Path
     digest: str  # sha256 of the weights
 
-    def restore(self, head: NormalHead) -> None:
+    def restore(self, head: Head) -> None:
         """Give ``head`` its tables. Raises ModelError when the weight file is not the one that was saved."""
         from safetensors.torch import load_file
 
@@ -64,9 +75,10 @@ def save(
     *,
     config: dict[str, Any],
     extractor_digest: str,
-    head: NormalHead,
-    calibration: Calibration,
+    head: Head,
+    calibration: Calibration | None,
     fitted: dict[str, Any],
+    features: Manifest | None = None,
 ) -> None:
     """Write a model directory; an older model in it is replaced once the new one is whole."""
     from safetensors.torch import save as to_bytes
@@ -82,8 +94,9 @@ def save(
         "config": config,
         "extractor": {"digest": extractor_digest},
         "weights": {"file": weights.name, "sha256": digest},
-        "calibration": calibration.model_dump(mode="json"),
+        "calibration": None if calibration is None else calibration.model_dump(mode="json"),
         "fitted": fitted,
+        "features": None if features is None else features.model_dump(mode="json"),
     }
     with replacing(weights) as temporary:
         temporary.write_bytes(data)
@@ -97,7 +110,9 @@ def load(folder: Path) -> Model:
     """Read a model directory's manifest. Raises ModelError with the remedy."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise ModelError(f"{folder}: is not a model directory (it has no {MANIFEST}); make one with: vad fit")
+        raise ModelError(
+            f"{folder}: is not a model directory (it has no {MANIFEST}); make one with: vad fit, or vad train"
+        )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest.get("format") != FORMAT:
@@ -112,8 +127,9 @@ def load(folder: Path) -> Model:
             folder,
             manifest["config"],
             manifest["extractor"]["digest"],
-            Calibration.model_validate(manifest["calibration"]),
+            None if manifest["calibration"] is None else Calibration.model_validate(manifest["calibration"]),
             manifest["fitted"],
+            None if manifest.get("features") is None else Manifest.model_validate(manifest["features"]),
             folder / weights["file"],
             weights["sha256"],
         )

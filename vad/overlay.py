@@ -12,7 +12,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vad.calibration import Calibration
+from vad.calibration import Scale
 from vad.pipeline import Scored
 from vad.plot import clock
 from vad.types import Array, Event, Pixels, ScoreCurve
@@ -25,7 +25,7 @@ _ALARM, _INK, _PAPER = (192, 57, 43), (120, 180, 235), (24, 24, 28)
 class HeatTrack:
     """Heat maps of a video, in order, kept in a temporary file: a long video has more than memory should hold."""
 
-    def __init__(self, file: IO[bytes], calibration: Calibration) -> None:
+    def __init__(self, file: IO[bytes], calibration: Scale) -> None:
         self._file, self._calibration = file, calibration
         self._ends: list[int] = []
         self._shape: tuple[int, ...] = ()

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from vad.calibration import Calibration
+from vad.calibration import Scale
 from vad.clips import Windower
 from vad.extractor import Extractor, ExtractorSettings
-from vad.head import NormalHead
+from vad.head import StreamHead
 from vad.types import Array, Clip, Frame, Pixels, ScoreCurve, to_frames
 from vad.video import Video
 
@@ -116,7 +116,7 @@ def _with_features(cuts: list[Cut], clips: list[Pixels], extractor: Extractor) -
 
 
 def score_stream(
-    video: Video, extractor: Extractor, head: NormalHead, calibration: Calibration, timeline: Timeline
+    video: Video, extractor: Extractor, head: StreamHead, calibration: Scale, timeline: Timeline
 ) -> Iterator[Scored]:
     """Scored snippets of a video, in order; ``timeline`` learns about every frame."""
     for cut, features in feature_stream(video, extractor):

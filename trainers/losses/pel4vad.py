@@ -21,8 +21,9 @@ from vad.weak import Variant, existing, top_mean
 
 def loss(
     output: Pel4VadOutput,
-    labels_B: Tensor,
+    labels_V: Tensor,
     *,
+    crops: int = 1,
     lengths_B: Tensor | None = None,
     variant: Variant = "fixed",
     texts_CE: Tensor | None = None,
@@ -31,12 +32,13 @@ def loss(
 ) -> Parts:
     """Part ``bag``, and ``text`` with its weight when there are texts.
 
-    ``labels_B`` is True for abnormal videos; ``lengths_B`` is as the head got it. ``texts_CE`` has one embedding per
-    class, normal video first; ``classes_B`` is each video's row in it. ``variant`` is there for a common signature:
-    both have the same loss. Raises ValueError for texts without classes and the reverse, for texts of another width,
-    and for classes that are not rows of the texts or contradict the labels.
+    ``labels_V`` is True for abnormal videos, of which ``crops`` rows of the output each are bags of their own;
+    ``lengths_B`` is as the head got it. ``texts_CE`` has one embedding per class, normal video first; ``classes_B`` is
+    each video's row in it. ``variant`` is there for a common signature: both have the same loss. Raises ValueError for
+    texts without classes and the reverse, for texts of another width, and for classes that are not rows of the texts
+    or contradict the labels.
     """
-    labels_B = labels_B.bool()
+    labels_B = labels_V.bool().repeat_interleave(crops)
     there_BT = existing(lengths_B, output.scores_BT)
     k_B = torch.where(labels_B, there_BT.sum(1) // 16 + 1, 1)
     bag_B = top_mean(output.scores_BT, there_BT, k_B)
@@ -44,6 +46,7 @@ def loss(
     if (texts_CE is None) != (classes_B is None):
         raise ValueError("texts_CE and classes_B go together, got one of them only")
     if texts_CE is not None and classes_B is not None:
+        classes_B = classes_B.repeat_interleave(crops)
         _check(texts_CE, classes_B, labels_B, width=output.visual_BTE.shape[-1])
         parts["text"] = text * alignment(output, labels_B, there_BT, texts_CE, classes_B)
     return parts

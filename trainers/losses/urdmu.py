@@ -21,8 +21,9 @@ from vad.weak import Variant, existing, top_mean
 
 def loss(
     output: UrDmuOutput,
-    labels_B: Tensor,
+    labels_V: Tensor,
     *,
+    crops: int = 1,
     lengths_B: Tensor | None = None,
     variant: Variant = "fixed",
     memory: float = 0.1,
@@ -32,10 +33,12 @@ def loss(
 ) -> Parts:
     """Parts ``bag``, ``memory``, ``triplet``, ``divergence`` and ``distance``, with these weights.
 
-    ``labels_B`` is True for abnormal videos; ``lengths_B`` is as the head got it. A video's bag is its highest
-    sixteenth of snippets and one more. Raises ValueError for a batch with one kind of video only.
+    ``labels_V`` is True for abnormal videos, of which ``crops`` rows of the output each are bags of their own;
+    ``lengths_B`` is as the head got it. A bag is judged by its highest sixteenth of snippets and one more. Raises
+    ValueError for a batch with one kind of video only.
     """
-    abnormal_B, normal_B = labels_B.bool(), ~labels_B.bool()
+    abnormal_B = labels_V.bool().repeat_interleave(crops)
+    normal_B = ~abnormal_B
     if abnormal_B.all() or normal_B.all():
         raise ValueError("a batch needs abnormal and normal videos, got one kind only")
     there_BT = existing(lengths_B, output.scores_BT)

@@ -43,6 +43,13 @@ class Launcher(enum.Enum):
     ray = "ray"
 
 
+class Selection(enum.Enum):
+    """What chooses a checkpoint."""
+
+    held_out = "held-out"
+    test = "test"
+
+
 class Unscored(enum.Enum):
     """What frames without a score count as."""
 
@@ -85,23 +92,58 @@ def fit(
 
 @app.command()
 @guarded
+def train(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML; ready ones are in configs/train/.", show_default=False)
+    ],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE...", help="data=FOLDER, out=FOLDER, and any other setting.", show_default=False
+        ),
+    ] = None,
+    select: Annotated[
+        Selection | None,
+        typer.Option(help="What chooses the checkpoint. test repeats the literature; everything is marked."),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Train a head on labels of whole videos; the same command goes on with a run that was stopped."""
+    from vad.cli.training import run
+
+    chosen = None if select is None else select.value
+    return run(config, assignments=assignments or [], select=chosen, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+@guarded
 def score(
-    videos: Videos,
-    model: Annotated[Path, typer.Option(help="Model directory made by vad fit.")],
+    videos: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="VIDEO...", help="Video files, folders of videos, or one feature store.", show_default=False
+        ),
+    ],
+    model: Annotated[Path, typer.Option(help="Model directory made by vad fit or vad train.")],
     out: Annotated[Path, typer.Option(help="Folder for the results, one subfolder per video.")],
+    only: Annotated[
+        Path | None, typer.Option(help="Of a store: only the videos of this list.", show_default=False)
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a video with curve and heat map.")] = False,
     overrides: Overrides = None,
     runtime: RuntimeOption = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> int:
-    """Score videos: anomaly curve, events and a plot for each."""
+    """Score videos: anomaly curve, events and a plot for each. Of stored features: one score per snippet."""
     from vad.cli.scoring import run
 
     return run(
         videos,
         model=model,
         out=out,
+        only=only,
         overlay=overlay,
         overrides=overrides or [],
         runtime=runtime,
@@ -243,6 +285,54 @@ def features_export(
     from vad.cli.features import export as run
 
     return run(store, layout=layout, out=out)
+
+
+@app.command()
+@guarded
+def compose(
+    store: StoreFolder,
+    labels: Annotated[Path, typer.Option(help="CSV of video,label[,group]: normal, abnormal or a category.")],
+    out: Annotated[Path, typer.Option(help="Folder to write or to complete: features, truth, labels, plans.")],
+    count: Annotated[int, typer.Option(help="Videos to compose, around an abnormal and a normal clip in turn.")] = 100,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Which clips share a source: number-blocks:SIZE, ucf-crime, xd-violence, each or list; "
+            "unset: list where the CSV has groups, else each.",
+            show_default=False,
+        ),
+    ] = None,
+    single: Annotated[float, typer.Option(help="Share of videos of one clip.")] = 0.3,
+    longest: Annotated[int, typer.Option(help="Most clips in a video.")] = 5,
+    similar: Annotated[float, typer.Option(help="Share of fillers that look like the clip they surround.")] = 0.5,
+    limit: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="Cut longer videos to so many rows.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses clips, order and cuts.")] = 0,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the clips' videos: joins their pictures too.", show_default=False),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Size of the joined pictures; unset: the first clip's.", show_default=False),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Compose untrimmed videos with a known truth from trimmed clips."""
+    from vad.cli.composing import Recipe, run
+
+    return run(
+        store,
+        labels=labels,
+        out=out,
+        recipe=Recipe(count, groups, single, longest, similar, limit, seed),
+        videos=videos,
+        size=size,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @app.command("eval")

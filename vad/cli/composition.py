@@ -11,12 +11,14 @@ from pydantic import Field
 from streaming.events import Settings as EventSettings
 from streaming.smoothing import EmaSettings
 from streaming.smoothing import Settings as SmoothingSettings
-from vad.calibration import Calibration
-from vad.config import Config, ConfigError, Document, available, settings_class
+from trainers.settings import Settings as Training
+from vad.calibration import Scale, unchanged
+from vad.config import Config, ConfigError, Document
 from vad.extractor import PLACES, Extractor, ExtractorSettings
-from vad.head import NormalHead, NormalHeadSettings
+from vad.head import NormalHead, NormalHeadSettings, StreamHead
 from vad.model import Model, ModelError, load
 from vad.streamed import Dtype
+from vad.weak import WeakHead, WeakHeadSettings, WeakOutput, WeakStream
 from vad.weights import WeightsError
 
 
@@ -34,7 +36,7 @@ class Composition:
     """The settings of one pipeline."""
 
     extractor: ExtractorSettings
-    head: NormalHeadSettings
+    head: NormalHeadSettings | WeakHeadSettings
     smoothing: SmoothingSettings
     events: EventSettings
 
@@ -54,18 +56,9 @@ class Composition:
                     checked[section] = document.component(package, section)
                 except ConfigError as error:
                     mistakes.append(str(error))
-        head = checked.get("head")
-        if head is not None and not isinstance(head, NormalHeadSettings):
-            place = document.place(("head", "kind"))
-            kinds = [
-                k for k in available("vad.heads") if issubclass(settings_class("vad.heads", k), NormalHeadSettings)
-            ]
-            mistakes.append(
-                f"{place}: {head.kind!r} learns from labels of videos; on normal footage fit one of: {', '.join(kinds)}"
-            )
-        if getattr(checked.get("extractor"), "crops", 1) > 1:
+        if isinstance(checked.get("head"), NormalHeadSettings) and getattr(checked.get("extractor"), "crops", 1) > 1:
             place = document.place(("extractor", "crops"))
-            mistakes.append(f"{place}: heads take one view of a clip; set crops: 1 (5 and 10 are for vad extract)")
+            mistakes.append(f"{place}: heads fitted on normal footage take one view of a clip; set crops: 1")
         if mistakes:
             raise ConfigError("\n".join(mistakes))
         return cls(**checked)
@@ -117,9 +110,11 @@ class Extraction:
         return {"extractor": self.extractor.model_dump(mode="json"), "store": {"dtype": self.dtype}}
 
 
-def read_config(path: Path, *, overrides: list[str]) -> Composition | Extraction:
-    """A config of either form: with a head it is a pipeline, without one it is about features."""
+def read_config(path: Path, *, overrides: list[str]) -> Composition | Extraction | Training:
+    """A config of any form: one that trains has steps, with a head it is a pipeline, without one about features."""
     document = Document.read(path).override(overrides)
+    if "steps" in document.data:
+        return Training.of(document)
     features_only = "extractor" in document.data and not {"head", "smoothing", "events"} & document.data.keys()
     return Extraction.of(document) if features_only else Composition.of(document)
 
@@ -130,9 +125,13 @@ class Scorer:
 
     settings: Composition
     extractor: Extractor
-    head: NormalHead
-    calibration: Calibration
+    head: NormalHead | WeakHead[WeakOutput]
+    calibration: Scale
     model: Model
+
+    def stream(self) -> StreamHead:
+        """The head, with nothing seen yet."""
+        return WeakStream(self.head) if isinstance(self.head, WeakHead) else self.head
 
 
 def scorer(folder: Path, *, overrides: list[str], runtime: str | None) -> Scorer:
@@ -142,10 +141,15 @@ def scorer(folder: Path, *, overrides: list[str], runtime: str | None) -> Scorer
     fitted with them.
     """
     model = load(folder)
+    if "extractor" not in model.config:
+        raise ModelError(
+            f"{folder}: was trained on features that were imported, and nothing here makes such from video; "
+            "score imported ones: vad score STORE"
+        )
     document = Document(str(folder), model.config, {}).override(_with_runtime(overrides, runtime))
     settings = Composition.of(document)
     fitted = Composition.of(Document(str(folder), model.config, {}))
-    for name, free in (("extractor", PLACES), ("head", {"top"})):
+    for name, free in (("extractor", PLACES), ("head", {"top", "past"})):
         before, after = (getattr(which, name).model_dump() for which in (fitted, settings))
         changed = (
             [key for key in before if key not in free and before[key] != after.get(key)]
@@ -164,7 +168,7 @@ def scorer(folder: Path, *, overrides: list[str], runtime: str | None) -> Scorer
         )
     head = settings.head.build()
     model.restore(head)
-    return Scorer(settings, extractor, head, model.calibration, model)
+    return Scorer(settings, extractor, head, model.calibration or unchanged, model)
 
 
 def _with_runtime(overrides: list[str], runtime: str | None) -> list[str]:

@@ -37,6 +37,7 @@ def run(*, out: Path, runtime: str | None, quiet: bool) -> int:
             [footage / "street_staged.mp4"],
             model=out / "model",
             out=out,
+            only=None,
             overlay=True,
             overrides=[],
             runtime=runtime,

@@ -57,6 +57,21 @@ def run(
     jobs = find_jobs(inputs)
     if part is not None:
         jobs = shard(jobs, part)
+    tally, probes = extract(jobs, settings, out=out, spread=spread, quiet=quiet or as_json)
+    _report(tally, out, probes, quiet=quiet, as_json=as_json)
+    if tally.stopped is not None:
+        say(f"vad: {tally.stopped.reason}{hint(tally.stopped.errno)}; what was finished is kept")
+        return WORLD
+    return INPUT if tally.failed or tally.damaged else 0
+
+
+def extract(
+    jobs: list[Job], settings: Extraction, *, out: Path, spread: Spread, quiet: bool
+) -> tuple[Tally, dict[Path, Probe]]:
+    """Bring the features of these videos into a store, where they are not there yet; what became of each.
+
+    Raises StoreError, OSError, and ValueError when no worker can be started.
+    """
     store = _existing(out, settings)
     there = {job.name for job in jobs if store is not None and _unchanged(store, job)}
     todo = [job for job in jobs if job.name not in there]
@@ -65,7 +80,7 @@ def run(
         writable_folder(out)
     tally, probes = Tally(kept=len(there)), _probes(todo)
     if todo:
-        with Bar(probes, videos=len(todo), quiet=quiet or as_json) as bar:
+        with Bar(probes, videos=len(todo), quiet=quiet) as bar:
             launcher = _launcher(spread, Task(out, settings.extractor.model_dump(mode="json"), settings.dtype), bar)
 
             def prepare(manifest: Manifest) -> None:
@@ -81,16 +96,11 @@ def run(
                     if len(tally.unwritten) >= _FLUSH:
                         tally.flush(store)
             except WorkersError as error:
-                say(f"vad: no worker could be started: {error}")
-                return INPUT
+                raise ValueError(f"no worker could be started: {error}") from error
             finally:
                 if store is not None:
                     tally.flush(store)
-    _report(tally, out, probes, quiet=quiet, as_json=as_json)
-    if tally.stopped is not None:
-        say(f"vad: {tally.stopped.reason}{hint(tally.stopped.errno)}; what was finished is kept")
-        return WORLD
-    return INPUT if tally.failed or tally.damaged else 0
+    return tally, probes
 
 
 @dataclass

@@ -43,7 +43,9 @@ def _model_facts(folder: Path) -> dict[str, Any]:
         "model": str(folder),
         "weights": {"file": loaded.weights.name, "sha256": loaded.digest, "bytes": loaded.weights.stat().st_size},
         "extractor_sha256": loaded.extractor_digest,
-        "calibration": {
+        "calibration": None
+        if calibration is None
+        else {
             "normal_moments": calibration.count,
             "median": calibration.quantiles[len(calibration.quantiles) // 2],
             "tail_starts_at": calibration.quantiles[-1],

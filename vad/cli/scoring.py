@@ -15,6 +15,8 @@ from streaming.recording import Recording, score_recording
 from vad import plot, results
 from vad.cli.composition import Scorer, scorer
 from vad.cli.console import INPUT, Progress, progress, report, say
+from vad.cli.scoring_features import is_store
+from vad.cli.scoring_features import run as score_store
 from vad.files import sha256, writable_folder
 from vad.overlay import HeatTrack, draw
 from vad.pipeline import Scored
@@ -27,6 +29,7 @@ def run(
     *,
     model: Path,
     out: Path,
+    only: Path | None,
     overlay: bool,
     overrides: list[str],
     runtime: str | None,
@@ -34,6 +37,14 @@ def run(
     as_json: bool,
 ) -> int:
     """Score each video; one that cannot be read does not stop the others. The exit code is the worst one."""
+    if len(videos) == 1 and is_store(videos[0]):
+        if overlay:
+            raise ValueError(f"{videos[0]}: a feature store has no pictures to draw over; leave out --overlay")
+        return score_store(
+            videos[0], only=only, model=model, out=out, overrides=overrides, quiet=quiet, as_json=as_json
+        )
+    if only is not None:
+        raise ValueError("--only chooses videos of a feature store; give the videos themselves")
     paths = find_videos(videos)
     _refuse_same_names(paths)
     writable_folder(out)
@@ -86,7 +97,7 @@ def score_one(path: Path, tool: Scorer, folder: Path, *, overlay: bool, bar: Pro
         recording = score_recording(
             video,
             tool.extractor,
-            tool.head,
+            tool.stream(),
             tool.calibration,
             smoother=tool.settings.smoothing.build(),
             alarms=tool.settings.events,

@@ -197,12 +197,16 @@ def _of_runs(paths: Sequence[Path]) -> Provenance:
     """What the ``run.json`` beside each curve say, where all of them agree that this product made the scores."""
     labels: set[str] = set()
     systems: set[str] = set()
+    chosen: set[str | None] = set()
+    data: set[str | None] = set()
     for path in paths:
         try:
             run = json.loads(path.with_name("run.json").read_text(encoding="utf-8"))
             labels.add(run["label"])
             systems.add(run["model"]["name"])
-        except (OSError, ValueError, KeyError, TypeError):
+            chosen.add(run["model"]["fitted"].get("checkpoint"))
+            data.add(run["model"]["fitted"].get("trained_on"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Provenance()
     if len(labels) != 1:
         return Provenance()
@@ -211,6 +215,8 @@ def _of_runs(paths: Sequence[Path]) -> Provenance:
     # what follows from the way vad score works, whatever the model: each video by itself, one fixed calibration
     return Provenance(
         system=", ".join(sorted(systems)),
+        checkpoint=chosen.pop() if len(chosen) == 1 else None,
+        trained_on=tuple(sorted(map(str, data))) if None not in data else None,
         lookahead_s=lookahead,
         per_video_normalisation=False,
         state_across_videos=False,
