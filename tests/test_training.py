@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import make_video
 from test_bags import manifest, put
 from typer.testing import CliRunner
 
@@ -25,6 +27,7 @@ from vad.cli import app
 from vad.config import ConfigError, Document, load
 from vad.evaluation import scores
 from vad.metrics.frame import auc
+from vad.results import read_curve
 from vad.store import Store
 from vad.weak import WeakStream, score_rows
 
@@ -175,6 +178,72 @@ def test_schedules():
     assert rates == pytest.approx([1, 1, 0.1, 0.01])
     assert [factor(Schedule(warm_up=3), step, 10) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
     assert factor(Schedule(kind="cosine", length=5), 7, 10) == 0
+
+
+# from videos to alarms
+
+
+def street(red_from):
+    """Grey pictures that flicker, with a red second from one frame on."""
+
+    def draw(number, width, height):
+        picture = np.full((height, width, 3), 90 + number % 7, np.uint8)
+        if red_from is not None and red_from <= number < red_from + 32:
+            picture[...] = (200, 30, 30)
+        return picture
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """16 videos of 8 snippets, every other one with two red snippets somewhere."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(16):
+        name = f"{'red' if i % 2 else 'grey'}{i:02d}.mp4"
+        make_video(folder / name, frames=128, size=(32, 32), draw=street(16 * (1 + i // 3) if i % 2 else None))
+    (folder / "config.yaml").write_text("""
+extractor: {kind: colour, size: [16, 16]}
+videos: .
+listing: {normal: ["grey*"], held_out: 0.25}
+test: {share: 0.25}
+bags: {segments: 8, pairs: 4}
+head: {kind: mil, dim: 3}
+optimiser: {kind: adam, lr: 0.01}
+steps: 80
+check_every: 20
+lightning: {accelerator: cpu}
+""")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["mil", "pel4vad"])
+def test_videos_become_features_become_a_model_that_scores_videos_and_stores_alike(videos, tmp_path, kind):
+    out = tmp_path / "run"
+    said = vad("train", videos / "config.yaml", f"data={videos}", f"out={out}", f"head.kind={kind}", "--json")
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["test_metric"] == "video auc"
+    scored = vad("score", videos / "red07.mp4", "--model", out / "model", "--out", tmp_path / "s", "-q")
+    assert scored.exit_code == 0, scored.output
+    curve = read_curve(tmp_path / "s/red07/curve.csv")
+    assert vad("score", out / "features", "--model", out / "model", "--out", tmp_path / "n", "-q").exit_code == 0
+    stored = np.load(tmp_path / "n/red07.npy")
+    np.testing.assert_allclose(curve.raw_N[::16], stored, atol=1e-5)
+    record = json.loads((tmp_path / "s/red07/run.json").read_text())
+    assert record["label"] == "causal"
+    assert scores.read(tmp_path / "s").provenance.checkpoint == "held-out"
+    if kind == "mil":
+        assert set(np.argsort(stored)[-2:]) == {3, 4}  # red from frame 48 on
+
+
+def test_a_video_that_cannot_be_read_is_left_out_with_a_word(videos, tmp_path):
+    broken = tmp_path / "data"
+    shutil.copytree(videos, broken, ignore=shutil.ignore_patterns("features"))
+    (broken / "red15.mp4").write_bytes(b"no video")
+    said = vad("train", broken / "config.yaml", f"data={broken}", f"out={tmp_path / 'run'}", "steps=20", "test=null")
+    assert said.exit_code == 0, said.output
+    assert "red15.mp4" in said.stderr
+    assert "1 videos could not be read and are left out of the training" in said.stderr
 
 
 # exactness

@@ -57,7 +57,10 @@ SMALL_DUAL_BRANCH = {
 }
 KITS = {
     "dual_branch": Kit(
-        ({**SMALL_DUAL_BRANCH, "variant": "fixed", "block": 3}, {**SMALL_DUAL_BRANCH, "variant": "faithful", "block": 12}),
+        (
+            {**SMALL_DUAL_BRANCH, "variant": "fixed", "block": 3},
+            {**SMALL_DUAL_BRANCH, "variant": "faithful", "block": 12},
+        ),
         {"apart": 1, "smoothing": 0.1},
     ),
     "mgfn": Kit((SMALL_MGFN,), {"margin": 20, "contrast": 0.1, "within": 0.1, "sparsity": 0.2, "smoothness": 0.3}),
@@ -109,18 +112,23 @@ def build(case: dict[str, Any], *, seed: int = 0):
     return head
 
 
-def loss_of(case: dict[str, Any]):
-    return importlib.import_module(f"trainers.losses.{case['kind']}").loss
-
-
 def parts_of(case: dict[str, Any], output, labels: torch.Tensor, **given: Any) -> dict[str, torch.Tensor]:
     """The loss, loud, with what it takes of the following."""
-    classes = torch.where(labels, 1 + torch.arange(len(labels)) % 2, 0)
-    offered = {"selection_dropout": 0, "texts_CE": random(3, TEXT_WIDTH), "classes_V": classes, "classes_B": classes}
-    offered |= {**KITS.get(case["kind"], Kit()).loud, **given}
-    taken = inspect.signature(loss_of(case)).parameters
-    values = {name: value for name, value in offered.items() if name in taken}
-    return dict(loss_of(case)(output, labels, variant=case["variant"], **values))
+    kinds = torch.where(labels, 1 + torch.arange(len(labels)) % 2, 0)
+    offered = {"selection_dropout": 0, **texts(random(3, TEXT_WIDTH), kinds)}
+    return loss_of(case, output, labels, **{**offered, **KITS.get(case["kind"], Kit()).loud, **given})
+
+
+def texts(texts_CE: torch.Tensor, classes: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"texts_CE": texts_CE, "classes_V": classes, "classes_B": classes}
+
+
+def loss_of(case: dict[str, Any], output, labels: torch.Tensor, **offered: Any) -> dict[str, torch.Tensor]:
+    """The parts of the loss, which is given those of the values that it knows."""
+    loss = importlib.import_module(f"trainers.losses.{case['kind']}").loss
+    known = inspect.signature(loss).parameters
+    values = {name: value for name, value in offered.items() if name in known}
+    return dict(loss(output, labels, variant=case["variant"], **values))
 
 
 def tensors(output) -> dict[str, torch.Tensor]:
@@ -336,7 +344,7 @@ def test_gradients_of_the_loss_are_right(case):
     labels, lengths = torch.tensor([False, True, True]), torch.tensor([3, 2, 1])
     if (case["kind"], case["variant"]) in PAIRED:
         labels, lengths = torch.tensor([False, True, True, False]), torch.tensor([3, 2, 1, 2])
-    assert gradcheck(*loss_and_inputs(case, labels, lengths))
+    assert gradcheck(*loss_and_inputs(case, labels, lengths), fast_mode=case["kind"] in ("mgfn", "rtfm"))
 
 
 @every_case
@@ -364,38 +372,42 @@ def loss_and_inputs(case: dict[str, Any], labels: torch.Tensor, lengths: torch.T
 # learning
 
 
-def toy_videos(seed: int, *, videos: int = 16, count: int = 64, dim: int = 16, span: int = 12, kinds: int = 1):
+def toy_videos(seed: int, *, videos: int = 12, count: int = 32, dim: int = 16, span: int = 5, kinds: int = 1):
     """Features (V, T, D), classes (V,) and truth (V, T): the first half of the videos has an anomaly of ``span``."""
     random = np.random.default_rng(seed)
     features = random.normal(size=(videos, count, dim)) + 1
     truth = np.zeros((videos, count), dtype=bool)
     for video in range(videos // 2):
-        start = random.integers(0, count - span)
+        start, first = random.integers(0, count - span), 4 * (video % kinds)
         truth[video, start : start + span] = True
-        leaning = 4 * (video % kinds)
-        features[video, truth[video], leaning : leaning + 4] += 4
+        features[video, start : start + span, first : first + 4] += 4
     classes = np.where(truth.any(1), 1 + np.arange(videos) % kinds, 0)
     return torch.tensor(features, dtype=torch.float32), torch.tensor(classes), truth
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one head learns the toy; ``kinds`` of anomaly above one come with a text each."""
+    """How one head learns toy videos; each kind of anomaly has a text."""
 
     head: dict[str, Any] = field(default_factory=dict)
     optimiser: type[torch.optim.Optimizer] = torch.optim.Adam
     rates: dict[str, float] = field(default_factory=lambda: {"lr": 2e-3})
     steps: int = 40
-    kinds: int = 1
+    toy: dict[str, int] = field(default_factory=lambda: {"videos": 16, "count": 64, "span": 12})
+    with_texts: bool = False
 
 
-LEARNER_PEL4VAD = {"attention_width": 32, "text_width": 64, "width": 32, "window": 3, "classifier": 3}
+TO_LEARN_PEL4VAD = {"attention_width": 32, "text_width": 64, "width": 32, "window": 3, "classifier": 3}
+TWO_KINDS = {"videos": 16, "count": 64, "span": 12, "kinds": 2}
 RECIPES = {
     "dual_branch": [Recipe({"width": 32, "block": 64, "expansion": 2})],
-    "mgfn": [],  # the toy is too hard: its own file has another
-    "mil": [Recipe(optimiser=torch.optim.Adagrad, rates={"lr": 0.01}, steps=60)],
-    "pel4vad": [Recipe(LEARNER_PEL4VAD, kinds=kinds, steps=60) for kinds in (1, 2)],
-    "rtfm": [Recipe(rates={"lr": 3e-3, "weight_decay": 5e-3})],
+    "mgfn": [],  # fixed hardly learns this toy; its own file has another
+    "mil": [Recipe(optimiser=torch.optim.Adagrad, rates={"lr": 0.01}, steps=60, toy={})],
+    "pel4vad": [
+        Recipe(TO_LEARN_PEL4VAD, steps=60),
+        Recipe(TO_LEARN_PEL4VAD, steps=60, toy=TWO_KINDS, with_texts=True),
+    ],
+    "rtfm": [Recipe(rates={"lr": 3e-3, "weight_decay": 5e-3}, toy={})],
     "urdmu": [Recipe({"width": 32, "attention_heads": 2, "attention_width": 8, "prototypes": 20, "dropout": 0.1})],
 }
 
@@ -407,17 +419,18 @@ RECIPES = {
 )
 def test_a_planted_anomaly_is_found_inside_unseen_videos(kind, recipe, variant):
     torch.manual_seed(0)
-    features, classes, _ = toy_videos(seed=0, kinds=recipe.kinds)
-    head = load("vad.heads", {"kind": kind, "dim": 16, "variant": variant, **recipe.head}).build()
+    features, classes, _ = toy_videos(seed=0, **recipe.toy)
+    case = {"kind": kind, "dim": features.shape[-1], "variant": variant, **recipe.head}
+    head = load("vad.heads", case).build()
+    offered = texts(torch.randn(1 + int(classes.max()), 64), classes) if recipe.with_texts else {}
     optimiser = recipe.optimiser(head.parameters(), **recipe.rates)
-    texts = {"texts_CE": torch.randn(3, 64), "classes_V": classes} if recipe.kinds > 1 else {}
     for _ in range(recipe.steps):
         optimiser.zero_grad()
-        parts = importlib.import_module(f"trainers.losses.{kind}").loss(head(features), classes > 0, variant=variant, **texts)
+        parts = loss_of(case, head(features), classes > 0, **offered)
         (sum(parts.values()) + (weight_l2(head) if kind == "mil" else 0)).backward()
         optimiser.step()
-    unseen, _, truth = toy_videos(seed=1, kinds=recipe.kinds)
+    unseen, _, truth = toy_videos(seed=1, **recipe.toy)
     with torch.no_grad():
         scores = head.eval()(unseen).scores_BT.numpy()
     # an anomaly is still seen just after it: a head that sees the past only cannot reach 1
-    assert np.mean([auc(truth[video], scores[video]) for video in range(len(truth)) if truth[video].any()]) > 0.95
+    assert np.mean([auc(truth[video], scores[video]) for video in range(len(truth) // 2)]) > 0.95

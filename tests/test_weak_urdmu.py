@@ -1,4 +1,4 @@
-"""UR-DMU: the published size, hand-worked terms, what a score may depend on, gradients, and a planted anomaly."""
+"""UR-DMU: the published size, hand-worked terms, and what is drawn by chance."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck
-from torch.func import functional_call
 
 from trainers.losses.urdmu import closer, lengths_apart, loss, partners, uncertainty
 from vad.config import ConfigError, load
 from vad.heads.urdmu import Memory, UrDmuOutput, distance_weights
-from vad.metrics.frame import auc
 
 SMALL = {
     "kind": "urdmu",
@@ -26,15 +23,6 @@ SMALL = {
     "prototypes": 20,
 }
 VARIANTS = ("fixed", "faithful")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks are many times slower when threads wait for a busy core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(variant: str = "fixed", seed: int = 0, **changes):
@@ -167,77 +155,9 @@ def test_loss_against_a_plain_second_writing():
     assert {name: part.item() for name, part in parts.items()} == pytest.approx(expected, rel=1e-5)
 
 
-def test_one_kind_of_video_is_refused():
-    with pytest.raises(ValueError, match="one kind only"):
-        loss(random_output(), torch.ones(4, dtype=torch.bool))
-
-
 def test_unequal_numbers_of_videos_have_a_loss():
     parts = loss(random_output(), torch.tensor([True, False, True, True]))
     assert all(part.isfinite() for part in parts.values())
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_padding_changes_nothing(variant):
-    head = small(variant)
-    features, lengths = torch.randn(2, 9, 6), torch.tensor([9, 4])
-    padded = torch.full((2, 14, 6), torch.nan)
-    padded[:, :9] = features
-    padded[1, 4:] = 1e3
-    plain, more, alone = head(features, lengths), head(padded, lengths), head(features[1:, :4])
-    for name, value in values(plain).items():
-        torch.testing.assert_close(values(more)[name][:, :9], value)
-        torch.testing.assert_close(value[1:, :4], values(alone)[name])
-        assert not value[1, 4:].any(), name
-        assert not values(more)[name][:, 9:].any(), name
-    labels = torch.tensor([False, True])
-    for which in (labels, ~labels):
-        one, other = (loss(output, which, lengths_B=lengths, variant=variant) for output in (plain, more))
-        torch.testing.assert_close(dict(one), dict(other))
-
-
-def test_padding_gives_no_gradient():
-    head = small().train()
-    features = torch.randn(2, 6, 6, requires_grad=True)
-    parts = loss(head(features, torch.tensor([6, 3])), torch.tensor([False, True]), lengths_B=torch.tensor([6, 3]))
-    sum(parts.values()).backward()
-    assert not features.grad[1, 3:].any()
-    assert features.grad.isfinite().all()
-    assert features.grad[1, :3].any()
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_videos_do_not_see_each_other(variant):
-    head, features = small(variant), torch.randn(3, 7, 6)
-    together = head(features).scores_BT
-    torch.testing.assert_close(head(features[1:2]).scores_BT, together[1:2])
-
-
-def test_fixed_never_looks_ahead():
-    head, features = small(), torch.randn(1, 12, 6)
-    assert head.lookahead == 0
-    scores = head(features).scores_BT
-    for at in range(12):
-        changed = features.clone()
-        changed[:, at] += 5
-        torch.testing.assert_close(head(changed).scores_BT[:, :at], scores[:, :at])
-        torch.testing.assert_close(head(features[:, : at + 1]).scores_BT, scores[:, : at + 1])
-
-
-def test_faithful_sees_the_whole_video():
-    head, features = small("faithful"), torch.randn(1, 12, 6)
-    assert head.lookahead is None
-    changed = features.clone()
-    changed[:, 11] += 5
-    assert (head(changed).scores_BT[:, :11] != head(features).scores_BT[:, :11]).all()
-
-
-def test_any_number_of_snippets_is_scored():
-    head = small()
-    for count in (1, 2, 300):
-        scores = head(torch.randn(2, count, 6)).scores_BT
-        assert scores.shape == (2, count)
-        assert ((scores > 0) & (scores < 1)).all()
 
 
 def test_only_training_samples_and_only_the_normal_readout():
@@ -260,60 +180,6 @@ def test_the_loss_takes_the_sample_for_normal_videos_only():
     assert sampled.grad.any(1).tolist() == [True, False, True, False]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_gradients_of_the_network(variant):
-    head = small(variant, dim=3, width=4, layers=1, attention_width=2, prototypes=3).double()
-    names, parameters = zip(*head.named_parameters(), strict=True)
-    lengths = torch.tensor([3, 2])
-
-    def run(features, *weights):
-        output = functional_call(head, dict(zip(names, weights, strict=True)), (features, lengths))
-        return output.scores_BT, output.normal_BT, output.abnormal_BT, output.normal_logvar_BTE
-
-    features = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(run, (features, *(p.detach().requires_grad_() for p in parameters)), fast_mode=True)
-    assert gradcheck(lambda x: run(x, *parameters)[0], (features,))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_gradients_of_the_loss(variant):
-    labels, lengths = torch.tensor([False, True, True]), torch.tensor([4, 3, 2])
-    tensors = values(random_output(3, 4, 2)).values()
-
-    def run(*inputs):
-        return tuple(loss(UrDmuOutput(*inputs), labels, lengths_B=lengths, variant=variant).values())
-
-    assert gradcheck(run, tuple(tensor.requires_grad_() for tensor in tensors))
-
-
 def test_a_misspelt_setting_is_refused():
     with pytest.raises(ConfigError, match="did you mean"):
         load("vad.heads", {"kind": "urdmu", "prototype": 3})
-
-
-def planted(count: int = 96, size: int = 8, long: int = 24):
-    """Sixteen normal and sixteen abnormal toy videos; twenty-four snippets of each of the latter lean one way."""
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(32, count, size, generator=generator)
-    truth = torch.zeros(32, count, dtype=torch.bool)
-    for video in range(16, 32):
-        start = int(torch.randint(0, count - long, (1,), generator=generator))
-        truth[video, start : start + long] = True
-    features[..., 0] += 6 * truth
-    return features, truth
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_planted_anomaly_is_found_inside_its_video(variant):
-    features, truth = planted()
-    head = small(variant, dim=8, width=32, attention_width=8, dropout=0.1).train()
-    optimiser = torch.optim.Adam(head.parameters(), lr=2e-3)
-    for _ in range(25):
-        optimiser.zero_grad()
-        sum(loss(head(features), truth.any(1), variant=variant).values()).backward()
-        optimiser.step()
-    with torch.no_grad():
-        scores = head.eval()(features).scores_BT.double().numpy()
-    within = [auc(truth[video].numpy(), scores[video]) for video in range(16, 32)]
-    # an abnormal moment is still seen just after it: the past-only variant cannot reach 1
-    assert np.mean(within) > 0.95
