@@ -145,7 +145,7 @@ def test_alignment_by_hand():
 def test_text_part_has_its_weight():
     output, labels, classes = random_output(), torch.tensor([False, False, True, True]), torch.tensor([0, 0, 1, 2])
     texts = torch.randn(3, 5, dtype=torch.float64)
-    once, often = (loss(output, labels, texts_CE=texts, classes_B=classes, text=text) for text in (1.0, 9.0))
+    once, often = (loss(output, labels, texts_CE=texts, classes_V=classes, text=text) for text in (1.0, 9.0))
     torch.testing.assert_close(often["text"], 9 * once["text"])
     torch.testing.assert_close(often["bag"], once["bag"])
 
@@ -162,4 +162,4 @@ def test_text_part_has_its_weight():
 )
 def test_texts_that_do_not_fit_are_refused(texts, classes, message):
     with pytest.raises(ValueError, match=message):
-        loss(random_output(), torch.tensor([False, False, True, True]), texts_CE=texts, classes_B=classes)
+        loss(random_output(), torch.tensor([False, False, True, True]), texts_CE=texts, classes_V=classes)

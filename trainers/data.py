@@ -46,13 +46,8 @@ class Data:
     train: Part
     held_out: Part
     test: TestPart | None
-    categories: Mapping[str, str]  # of abnormal training videos, where they are known
-    classes: tuple[str, ...]  # "normal" and the categories, in order; empty where they are not known
+    categories: Mapping[str, str]  # of abnormal videos, where they are known
     name: str  # of the training data, for provenance
-
-    def classes_of(self, names: Sequence[str]) -> list[int]:
-        """Place in ``classes`` of each video."""
-        return [self.classes.index(self.categories.get(name, "normal")) for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +130,6 @@ def read(settings: Settings) -> Data:
         if test is None or sections.test is None
         else TestPart(test, benchmark, sections.test.metric, next(iter(hops))),
         categories,
-        ("normal", *sorted(set(categories.values()))) if categories else (),
         _name(settings),
     )
 

@@ -10,6 +10,7 @@ import csv
 import datetime
 import importlib.util
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ def train(settings: Settings, *, progress: bool) -> Outcome:
         raise ValueError(
             f"{settings.store}: features are {found.block.index.dim} wide, not {settings.head.dim}; set head.dim"
         )
+    _check_classes(settings, found)
     bags = _bags(settings, found)
     first = getattr(rank_zero_only, "rank", 0) == 0
     if first:
@@ -86,6 +88,17 @@ def train(settings: Settings, *, progress: bool) -> Outcome:
     if not first:
         sys.exit(0)  # the first process measures and exports
     return _finish(settings, found, head, training)
+
+
+def _check_classes(settings: Settings, found: data.Data) -> None:
+    """A head with classes of its own needs the category of every abnormal video."""
+    classes = getattr(settings.head, "classes", ())
+    if len(classes) <= 2:
+        return
+    if not found.categories:
+        raise ValueError(f"head.classes has {len(classes)} classes, but no video's is known: set listing.categories")
+    if unknown := sorted(set(found.categories.values()) - set(classes[1:])):
+        raise ValueError(f"categories that head.classes lacks: {', '.join(unknown)}; it has {', '.join(classes)}")
 
 
 def _bags(settings: Settings, found: data.Data) -> Bags:
@@ -172,7 +185,8 @@ def loggers(settings: Settings) -> list[Logger]:
         elif name == "wandb":
             made.append(WandbLogger(save_dir=settings.out, project="vadwatch", name=settings.out.name))
         else:
-            made.append(MLFlowLogger("vadwatch", run_name=settings.out.name, save_dir=str(settings.out / "mlruns")))
+            where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(settings.out / 'mlflow.db').resolve()}"
+            made.append(MLFlowLogger("vadwatch", run_name=settings.out.name, tracking_uri=where))
     return made
 
 

@@ -211,7 +211,7 @@ class Settings:
 
 
 Loss = Callable[..., Parts]
-_GIVEN = {"crops", "lengths_B", "variant", "texts_CE", "classes_B", "classes_V"}  # by the run, not by the config
+_GIVEN = {"crops", "lengths_B", "variant", "texts_CE", "classes_V"}  # by the run, not by the config
 
 
 def loss_of(kind: str) -> Loss:

@@ -25,6 +25,7 @@ from trainers.data import Data, Part
 from trainers.losses import Parts
 from trainers.losses.mil import weight_l2
 from trainers.settings import Schedule, Settings, loss_of
+from vad.heads.dual_branch import Settings as DualBranchSettings
 from vad.types import Array
 from vad.weak import WeakHead, WeakOutput, existing, score_rows, top_mean
 
@@ -62,13 +63,23 @@ class WeakTraining(lightning.LightningModule):
     def parts(self, output: WeakOutput, batch: Batch, crops: int) -> Parts:
         """The head's loss on one batch."""
         settings = {name: value for name, value in self.weights.items() if name != "decay"}
-        if self.run.head.kind == "dual_branch" and self.data.classes:
-            settings["classes_V"] = torch.tensor(self.data.classes_of(batch.names), device=self.device)  # type: ignore[assignment]
-        parts = self.loss(output, batch.labels_B, crops=crops, variant=self.run.head.variant, **settings)
+        known = {"classes_V": self.classes(batch)} if isinstance(self.run.head, DualBranchSettings) else {}
+        parts = self.loss(output, batch.labels_B, crops=crops, variant=self.run.head.variant, **known, **settings)
         if self.run.head.kind != "mil":
             return parts
         decay = {"weight": self.weights["decay"]} if "decay" in self.weights else {}
         return {**parts, "decay": weight_l2(self.head, **decay)}  # type: ignore[arg-type]
+
+    def classes(self, batch: Batch) -> Tensor:
+        """Place of each video's category among the head's classes; with two of them, its label."""
+        assert isinstance(self.run.head, DualBranchSettings)
+        classes = self.run.head.classes
+        if len(classes) == 2:
+            return batch.labels_B.long()
+        chosen = [
+            classes.index(self.data.categories[name]) if name in self.data.categories else 0 for name in batch.names
+        ]
+        return torch.tensor(chosen, device=self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout is a function of the seed, the step and the device."""

@@ -26,11 +26,12 @@ from vad.weak import Variant, existing, top_mean
 
 def loss(
     output: DualBranchOutput,
-    labels_B: Tensor,
+    labels_V: Tensor,
     *,
+    crops: int = 1,
     lengths_B: Tensor | None = None,
     variant: Variant = "fixed",
-    classes_B: Tensor | None = None,
+    classes_V: Tensor | None = None,
     alignment: float = 1.0,
     smoothing: float = 0.0,
     apart: float = 0.1,
@@ -39,15 +40,17 @@ def loss(
 ) -> Parts:
     """Parts ``bag`` and ``apart``; ``classes`` when they are given; ``gather`` and ``consistency`` with prototypes.
 
-    ``labels_B`` is True for abnormal videos; ``lengths_B`` is as the head got it; ``classes_B`` is each video's class,
-    0 for normal. ``smoothing`` is the share of the class target that is spread over all classes. ``variant`` is there
-    for a common signature. Raises ValueError for classes that the head lacks or that contradict the labels.
+    ``labels_V`` is True for abnormal videos, of which ``crops`` rows of the output each are bags of their own;
+    ``lengths_B`` is as the head got it; ``classes_V`` is each video's class, 0 for normal. ``smoothing`` is the share
+    of the class target that is spread over all classes. ``variant`` is there for a common signature. Raises ValueError
+    for classes that the head lacks or that contradict the labels.
     """
-    labels_B = labels_B.bool()
+    labels_B = labels_V.bool().repeat_interleave(crops)
     there_BT = existing(lengths_B, output.logits_BT)
     k_B = there_BT.sum(1) // 16 + 1
     parts = {"bag": bag(output.logits_BT, labels_B, there_BT, k_B), "apart": apart * likeness(output.texts_CE)}
-    if classes_B is not None:
+    if classes_V is not None:
+        classes_B = classes_V.repeat_interleave(crops)
         _check(classes_B, labels_B, classes=output.class_logits_BTC.shape[-1])
         pooled_BC = class_bags(output.class_logits_BTC, there_BT, k_B)
         parts["classes"] = alignment * F.cross_entropy(pooled_BC, classes_B.long(), label_smoothing=smoothing)

@@ -27,13 +27,13 @@ def loss(
     lengths_B: Tensor | None = None,
     variant: Variant = "fixed",
     texts_CE: Tensor | None = None,
-    classes_B: Tensor | None = None,
+    classes_V: Tensor | None = None,
     text: float = 1.0,
 ) -> Parts:
     """Part ``bag``, and ``text`` with its weight when there are texts.
 
     ``labels_V`` is True for abnormal videos, of which ``crops`` rows of the output each are bags of their own;
-    ``lengths_B`` is as the head got it. ``texts_CE`` has one embedding per class, normal video first; ``classes_B`` is
+    ``lengths_B`` is as the head got it. ``texts_CE`` has one embedding per class, normal video first; ``classes_V`` is
     each video's row in it. ``variant`` is there for a common signature: both have the same loss. Raises ValueError for
     texts without classes and the reverse, for texts of another width, and for classes that are not rows of the texts
     or contradict the labels.
@@ -43,10 +43,10 @@ def loss(
     k_B = torch.where(labels_B, there_BT.sum(1) // 16 + 1, 1)
     bag_B = top_mean(output.scores_BT, there_BT, k_B)
     parts = {"bag": F.binary_cross_entropy(bag_B, labels_B.to(bag_B.dtype))}
-    if (texts_CE is None) != (classes_B is None):
-        raise ValueError("texts_CE and classes_B go together, got one of them only")
-    if texts_CE is not None and classes_B is not None:
-        classes_B = classes_B.repeat_interleave(crops)
+    if (texts_CE is None) != (classes_V is None):
+        raise ValueError("texts_CE and classes_V go together, got one of them only")
+    if texts_CE is not None and classes_V is not None:
+        classes_B = classes_V.repeat_interleave(crops)
         _check(texts_CE, classes_B, labels_B, width=output.visual_BTE.shape[-1])
         parts["text"] = text * alignment(output, labels_B, there_BT, texts_CE, classes_B)
     return parts

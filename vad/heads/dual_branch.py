@@ -11,18 +11,26 @@ of the block, and lets graphs and the video's summary see the whole block. As in
 the last window up are seen by attention; here there are as many however far the caller pads. ``fixed`` differs:
 
 - No positions, since a stream has no first snippet. Attention sees the last ``window`` snippets, graphs the last
-  ``block``, and each snippet has texts of its own, changed by the summary of the last ``block`` snippets up to it.
+  ``block``, and each snippet has texts of its own, changed by the summary of the last ``block`` snippets up to it. That
+  costs one pass of dense layers per snippet and class, where ``faithful`` needs one per block and class.
 - Prototypes are learned and the same for all videos; ``faithful`` gathers those of a block from its least anomalous
   snippets, which in a stream would make the measure of normality drift with what was just seen.
 
-Both variants differ from the papers. Texts come from outside and are kept in the weights, so that no text encoder is
-needed; ``trainers.losses.dual_branch.Prompts`` makes them from learnable prompts. The adapter changes the embedding of
-a class, not the encoder's first layers. With ``texts`` learned there is no text at all: the embeddings are parameters
-that start as random directions, for features that no text encoder matches. Features of another ``dim`` than ``width``
-are projected. Where our sources leave a size open we chose: two layers per graph, each half as wide as the network and
-with a linear map of the snippet itself; decoder layers that do not add their input, so that it cannot pass unchanged.
-DSANet's contrast of events with background is left out. Only ``faithful`` has positions and the attention that
-gathers prototypes, so the weights of one variant do not fit the other.
+Only ``faithful`` has positions and the attention that gathers, so weights of one variant do not fit the other.
+
+Both variants differ from the papers:
+
+- Texts come from outside and are kept in the weights, so that no text encoder is needed;
+  ``trainers.losses.dual_branch.Prompts`` makes them from learnable prompts. They are scaled to one length, since text
+  encoders differ in it and the summary has length 1; ``text_length`` null keeps them as they are.
+- The adapter changes the embedding of a class, not the first layers of the encoder.
+- With ``texts`` learned there is no text: embeddings are parameters that start in random directions at right angles,
+  for features that no text encoder matches. Features of another ``dim`` than ``width`` are projected.
+- In fresh weights attention and graphs add nothing, so that learning starts from single snippets; otherwise each
+  snippet knows from its neighbours what happens in its video, and labels of videos do not tell it where.
+- Where our sources leave a size open we chose: two layers per graph, each half as wide as the network and with a linear
+  map of the snippet itself; decoder layers that do not add their input, so that it cannot pass unchanged.
+- DSANet's contrast of events with background is left out.
 """
 
 from __future__ import annotations
