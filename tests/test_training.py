@@ -416,7 +416,7 @@ def test_ranking_finds_the_planted_snippets(data, run):
     assert auc(truth, score_rows(head.eval(), torch.from_numpy(values)).numpy()) > 0.95
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from vad.files import replacing
 from vad.versions import versions
 
 CONFIG, RUN, RESULT, HISTORY, MODEL = "config.yaml", "run.json", "result.json", "metrics.csv", "model"
-_FREE = {"data", "out", "blocks", "loggers"}  # settings that a resumed run may have otherwise: they decide no weight
+FREE = {"data", "out", "blocks", "loggers"}  # settings that a resumed run may have otherwise: they decide no weight
 
 
 class RunError(ValueError):
@@ -76,12 +76,12 @@ def check(settings: Settings) -> None:
         raise RunError(f"{out}: holds something that is not a training run; give another out=FOLDER")
     if not (out / CONFIG).is_file():
         return
-    before = _flat(Document.read(out / CONFIG).data)
-    now = _flat(json.loads(json.dumps(settings.resolved())))
+    before = flat(Document.read(out / CONFIG).data)
+    now = flat(json.loads(json.dumps(settings.resolved())))
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key.split(".")[0] not in _FREE
+        if before.get(key) != now.get(key) and key.split(".")[0] not in FREE
     ]
     if changed:
         raise RunError(
@@ -135,11 +135,16 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
+    """Settings by their dotted names.
+
+    >>> flat({"head": {"kind": "mil", "dim": 4}, "seed": 0})
+    {'head.kind': 'mil', 'head.dim': 4, 'seed': 0}
+    """
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{under}{key}.") if isinstance(value, Mapping) and value else {f"{under}{key}": value}
-    return flat
+        found |= flat(value, f"{under}{key}.") if isinstance(value, Mapping) and value else {f"{under}{key}": value}
+    return found
 
 
 def _write(path: Path, text: str) -> None:

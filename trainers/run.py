@@ -79,12 +79,14 @@ def train(settings: Settings, *, progress: bool) -> Outcome:
                 ckpt_path=last if last.is_file() else None,
                 weights_only=True,
             )
+    except SystemExit as cause:
+        if trainer.interrupted:  # Lightning ends the process where it was interrupted
+            raise KeyboardInterrupt from cause
+        raise
     except LossError:
         if first and (out / "checkpoints" / f"{BEST}.ckpt").is_file():
             _export(settings, found, head, BEST)
         raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if not first:
         sys.exit(0)  # the first process measures and exports
     return _finish(settings, found, head, training)

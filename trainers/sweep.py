@@ -320,8 +320,8 @@ def _begin(plan: Plan) -> None:
 
 
 def _comparable(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    config = {key: value for key, value in sweep["config"].items() if key not in record._FREE}
-    return record._flat(config) | {f"grid {key}": axis for key, axis in sweep["grid"].items()}
+    config = {key: value for key, value in sweep["config"].items() if key not in record.FREE}
+    return record.flat(config) | {f"grid {key}": axis for key, axis in sweep["grid"].items()}
 
 
 def _study(out: Path) -> optuna.Study:

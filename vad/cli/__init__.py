@@ -118,6 +118,37 @@ def train(
 
 @app.command()
 @guarded
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML, as for vad train.", show_default=False)],
+    grid: Annotated[
+        Path,
+        typer.Argument(
+            metavar="GRID",
+            help="YAML: setting: [value, ...], or setting: {low: 1e-4, high: 1e-2, log: true}, with int: true instead "
+            "for whole numbers.",
+            show_default=False,
+        ),
+    ],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE...", help="data=FOLDER, out=FOLDER, and any other setting.", show_default=False
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many, where the grid has a range.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> int:
+    """Search settings over training runs, by held-out videos; the same command goes on with one that was stopped."""
+    from vad.cli.sweeping import run
+
+    return run(config, grid, assignments=assignments or [], trials=trials, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+@guarded
 def score(
     videos: Annotated[
         list[Path],

@@ -13,7 +13,7 @@ from streaming.smoothing import EmaSettings
 from streaming.smoothing import Settings as SmoothingSettings
 from trainers.settings import Settings as Training
 from vad.calibration import Scale, unchanged
-from vad.config import Config, ConfigError, Document
+from vad.config import Config, ConfigError, Document, available, settings_class
 from vad.extractor import PLACES, Extractor, ExtractorSettings
 from vad.head import NormalHead, NormalHeadSettings, StreamHead
 from vad.model import Model, ModelError, load
@@ -66,7 +66,22 @@ class Composition:
     @classmethod
     def read(cls, path: Path, *, overrides: list[str], runtime: str | None) -> Composition:
         """From a YAML file, with command-line overrides on top."""
-        return cls.of(Document.read(path).override(_with_runtime(overrides, runtime)))
+        return cls.to_fit(Document.read(path).override(_with_runtime(overrides, runtime)))
+
+    @classmethod
+    def to_fit(cls, document: Document) -> Composition:
+        """A pipeline that is fitted on normal footage. Raises ConfigError for a head that learns otherwise."""
+        settings = cls.of(document)
+        if not isinstance(settings.head, NormalHeadSettings):
+            place = document.place(("head", "kind"))
+            kinds = (
+                k for k in available("vad.heads") if issubclass(settings_class("vad.heads", k), NormalHeadSettings)
+            )
+            raise ConfigError(
+                f"{place}: {settings.head.kind!r} learns from labels of videos, with vad train; on normal footage fit "
+                f"one of: {', '.join(kinds)}"
+            )
+        return settings
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults included, as plain data."""
@@ -116,7 +131,7 @@ def read_config(path: Path, *, overrides: list[str]) -> Composition | Extraction
     if "steps" in document.data:
         return Training.of(document)
     features_only = "extractor" in document.data and not {"head", "smoothing", "events"} & document.data.keys()
-    return Extraction.of(document) if features_only else Composition.of(document)
+    return Extraction.of(document) if features_only else Composition.to_fit(document)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from trainers.normal import fit
 from vad import model
 from vad.cli.composition import Composition
 from vad.cli.console import INPUT, progress, say
-from vad.config import ConfigError, available, settings_class
 from vad.files import sha256, writable_folder
 from vad.head import NormalHeadSettings
 from vad.video import find_videos, probe
@@ -31,12 +30,7 @@ def run(
 ) -> int:
     """Fit, save, and say what was done; the exit code."""
     settings = Composition.read(config, overrides=overrides, runtime=runtime)
-    if not isinstance(settings.head, NormalHeadSettings):
-        kinds = [k for k in available("vad.heads") if issubclass(settings_class("vad.heads", k), NormalHeadSettings)]
-        raise ConfigError(
-            f"{config}: {settings.head.kind!r} learns from labels of videos, with vad train; on normal footage fit one "
-            f"of: {', '.join(kinds)}"
-        )
+    assert isinstance(settings.head, NormalHeadSettings)
     paths = find_videos(videos)
     probes = [probe(path) for path in paths]
     model.check_target(out)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 import typer
 
 from trainers import record
@@ -45,13 +46,17 @@ def train(settings: Settings, *, quiet: bool) -> Outcome:
 def _extract(settings: Settings, *, quiet: bool) -> None:
     assert settings.videos is not None
     assert settings.extractor is not None
-    tally, _ = extract(
-        find_jobs([settings.videos]),
-        Extraction(settings.extractor, "float32"),
-        out=settings.store,
-        spread=Spread("local", None, None, 1.0, 0.0),
-        quiet=quiet,
-    )
+    threads = torch.get_num_threads()
+    try:
+        tally, _ = extract(
+            find_jobs([settings.videos]),
+            Extraction(settings.extractor, "float32"),
+            out=settings.store,
+            spread=Spread("local", None, None, 1.0, 0.0),
+            quiet=quiet,
+        )
+    finally:
+        torch.set_num_threads(threads)  # sums depend on it: a run that extracted ends as one that found the features
     if tally.stopped is not None:
         raise OSError(tally.stopped.errno, f"{tally.stopped.reason}{hint(tally.stopped.errno)}", str(settings.store))
     if tally.failed and settings.sections.listing.train is None:
