@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from extractors._padding import same_padding
@@ -61,17 +61,27 @@ class Settings(ExtractorSettings):
         "pooled", description="pooled (1024-d), logits (400), or the map of a Mixed block, mean over time"
     )
 
+    border: int = Field(0, ge=0, description="places of the last map, on each side, that pooled and logits leave out")
+
+    @model_validator(mode="after")
+    def _border_leaves_something(self) -> Settings:
+        if self.border and self.output not in ("pooled", "logits"):
+            raise ValueError("border is for output pooled or logits; a map keeps all its places")
+        if min(self.size) <= 2 * 32 * self.border:
+            raise ValueError(f"border {self.border} leaves nothing of a picture of {self.size}: a place is 32 pixels")
+        return self
+
     def build(self) -> Extractor:
         """The compiled network; raises WeightsError when there are no weights."""
         path = weights_file(self.weights)
-        network = Network(self.output)
+        network = Network(self.output, self.border)
         load_into(network, path)
         return Extractor(
             network,
             self,
             dim=network.dim,
             digest=sha256(path),
-            name=f"i3d-{self.output}",
+            name=f"i3d-{self.output}" + (f"-{self.border}" if self.border else ""),
             normalisation="x / 127.5 - 1",
         )
 
@@ -79,9 +89,9 @@ class Settings(ExtractorSettings):
 class Network(nn.Module):
     """uint8 clips (B, T, H, W, 3) -> (B, 1024) pooled, (B, 400) logits, or (B, h, w, D) maps."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, border: int = 0) -> None:
         super().__init__()
-        self.output = output
+        self.output, self.border = output, border
         self.Conv3d_1a_7x7 = Convolution(3, 64, kernel=7, stride=2)
         self.Conv3d_2b_1x1 = Convolution(64, 64, kernel=1)
         self.Conv3d_2c_3x3 = Convolution(64, 192, kernel=3)
@@ -108,6 +118,8 @@ class Network(nn.Module):
             x = getattr(self, name)(x)
             if name == self.output:
                 return x.mean(2).permute(0, 2, 3, 1)
+        if self.border:
+            x = x[..., self.border : -self.border, self.border : -self.border]
         x = x.mean((2, 3, 4), keepdim=True)
         if self.output == "logits":
             x = self.Logits(x)

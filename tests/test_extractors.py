@@ -301,6 +301,17 @@ def test_i3d_maps_keep_places() -> None:
     assert extractor(noise(extractor.settings, batch=1)).shape == (1, 20, 30, 512)
 
 
+def test_i3d_without_a_border_is_the_mean_of_the_middle_of_its_last_map() -> None:
+    clips = noise(build("i3d", runtime="torch", size=(160, 96)).settings, batch=1)
+    maps = build("i3d", runtime="torch", size=(160, 96), output="Mixed_5c")(clips)
+    middle = build("i3d", runtime="torch", size=(160, 96), border=1)(clips)
+    np.testing.assert_allclose(middle, maps[:, 1:-1, 1:-1].mean((1, 2)), atol=1e-5)
+    with pytest.raises(ConfigError, match="border 2 leaves nothing of a picture of"):
+        build("i3d", size=(160, 96), border=2)
+    with pytest.raises(ConfigError, match="a map keeps all its places"):
+        build("i3d", output="Mixed_5c", border=1)
+
+
 @pytest.mark.parametrize(("frames", "size"), [(9, (64, 96)), (24, (161, 130))])
 def test_i3d_takes_other_lengths_and_sizes(frames: int, size: tuple[int, int]) -> None:
     extractor = build("i3d", runtime="torch", clip_frames=frames, size=size)

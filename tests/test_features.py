@@ -63,6 +63,15 @@ def imported(folder: Path, layout: str, out: Path, *more, code: int = 0):
     return done
 
 
+def test_the_first_crop_may_lie_under_the_bare_name(tmp_path):
+    expected = write_layout(tmp_path / "p", "ucf-i3d")
+    for name in expected:
+        (tmp_path / f"p/{name}__0.npy").rename(tmp_path / f"p/{name}.npy")
+    imported(tmp_path / "p", "ucf-i3d", tmp_path / "s")
+    for name, values in expected.items():
+        np.testing.assert_array_equal(Store.open(tmp_path / "s").read(name).values, values)
+
+
 @pytest.mark.parametrize("layout", published.LAYOUTS)
 class TestLayouts:
     def test_a_published_set_is_read_whole(self, tmp_path, layout):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_video
-from test_bags import manifest, put
+from test_bags import SOURCE, manifest, put
 from typer.testing import CliRunner
 
 from trainers.data import read
@@ -28,7 +29,8 @@ from vad.config import ConfigError, Document, load
 from vad.evaluation import scores
 from vad.metrics.frame import auc
 from vad.results import read_curve
-from vad.store import Store
+from vad.store import Record, Store, values_sha256
+from vad.streamed import Rows
 from vad.weak import WeakStream, score_rows
 
 CONFIG = """
@@ -228,12 +230,12 @@ def test_videos_become_features_become_a_model_that_scores_videos_and_stores_ali
     curve = read_curve(tmp_path / "s/red07/curve.csv")
     assert vad("score", out / "features", "--model", out / "model", "--out", tmp_path / "n", "-q").exit_code == 0
     stored = np.load(tmp_path / "n/red07.npy")
-    np.testing.assert_allclose(curve.raw_N[::16], stored, atol=1e-5)
+    np.testing.assert_allclose(curve.raw_N, stored, atol=1e-5)  # frame by frame
     record = json.loads((tmp_path / "s/red07/run.json").read_text())
     assert record["label"] == "causal"
     assert scores.read(tmp_path / "s").provenance.checkpoint == "held-out"
     if kind == "mil":
-        assert set(np.argsort(stored)[-2:]) == {3, 4}  # red from frame 48 on
+        assert set(np.argsort(stored)[-32:]) == set(range(48, 80))  # where it is red
 
 
 def test_a_video_that_cannot_be_read_is_left_out_with_a_word(videos, tmp_path):
@@ -244,6 +246,84 @@ def test_a_video_that_cannot_be_read_is_left_out_with_a_word(videos, tmp_path):
     assert said.exit_code == 0, said.output
     assert "red15.mp4" in said.stderr
     assert "1 videos could not be read and are left out of the training" in said.stderr
+
+
+# names, sources and places as the benchmarks have them
+
+
+def xd_store(folder):
+    """Films with two pieces each; the first film is in the test set, too."""
+    store = Store.prepare(folder / "features", manifest())
+    random = np.random.default_rng(0)
+    films = [f"Film.{i}.2001" for i in range(12)]
+    for i, film in enumerate(films):
+        for piece, label in ((0, "A"), (1, "G-B2-0" if i % 2 else "B1-0-0")):
+            put(store, f"{film}__#00-00-{piece}0_00-00-{piece}9_label_{label}", random.normal(size=(12, 2, 16)))
+    test = [f"{films[0]}__#00-09-00_00-09-09_label_{label}" for label in ("A", "B1-0-0")]
+    for name in test:
+        put(store, name, random.normal(size=(12, 2, 16)))
+    (folder / "frames.csv").write_text("video,frames\n" + "".join(f"{name},192\n" for name in test))
+    (folder / "annotations.txt").write_text(f"{test[1]} 32 64\n")
+    (folder / "config.yaml").write_text("""
+listing: {normal: ["*_label_A*"], groups: xd-violence, categories: xd-violence}
+test: {dataset: xd-violence, annotations: annotations.txt, frames: frames.csv, metric: ap}
+bags: {segments: 8, pairs: 4}
+head: {kind: dual_branch, dim: 16, classes: [normal, B1, G], width: 8, window: 2, layers: 1, block: 4}
+steps: 4
+check_every: 2
+lightning: {accelerator: cpu}
+loggers: []
+""")
+
+
+def test_training_videos_of_a_test_film_are_refused_left_out_or_kept_as_asked(tmp_path):
+    xd_store(tmp_path)
+    refused = train(tmp_path, tmp_path / "run")
+    assert refused.exit_code == 2
+    assert "sources on both sides of the split: Film.0.2001" in refused.stderr
+    for how, count in (("leave_out", 22), ("keep", 24)):
+        out = tmp_path / how
+        assert train(tmp_path, out, f"listing.shared={how}").exit_code == 0
+        videos = json.loads((out / "run.json").read_text())["videos"]
+        assert videos["train"] + len(videos["held_out"]) == count
+        assert videos["test"] == 2
+
+
+def test_a_head_with_classes_learns_the_category_that_a_name_says_first(tmp_path):
+    xd_store(tmp_path)
+    result = train(tmp_path, tmp_path / "run", "listing.shared=leave_out", "head.classes=[normal, B1, B2]")
+    assert result.exit_code == 2
+    assert "categories that head.classes lacks: G; it has normal, B1, B2" in result.stderr
+    result = train(tmp_path, tmp_path / "run", "listing.shared=leave_out", "listing.categories=null")
+    assert "head.classes has 3 classes, but no video's is known: set listing.categories" in result.stderr
+
+
+def test_rows_that_are_wider_than_their_hop_lie_where_the_store_says(data, tmp_path):
+    """Clips of 64 frames every 16: three rows fewer than hops, and the first stands for 64 frames."""
+    store = Store.prepare(tmp_path / "features", manifest())
+    spans = np.array([[0, 64], [64, 80], [80, 96]])
+    for i in range(20):
+        values = np.ones((3, 16), np.float32)
+        values[2, :4] += 4 * (i % 2)
+        record = Record(
+            name=f"{'Abuse' if i % 2 else 'Normal'}{i:02d}",
+            key="",
+            source=SOURCE,
+            hop_frames=16,
+            fps=25.0,
+            frames=100,
+            values_sha256=values_sha256(values),
+        )
+        with tempfile.TemporaryFile(buffering=0) as file:
+            rows = Rows(file, "float32")
+            rows.add(values)
+            store.write(record, rows, {"spans": spans})
+    truth = "".join(f"{'Abuse' if i % 2 else 'Normal'}{i:02d},,{'80-100' if i % 2 else ''}\n" for i in range(12, 20))
+    (tmp_path / "test.csv").write_text("video,num_frames,intervals\n" + truth)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    said = train(tmp_path, tmp_path / "run", "head.kind=linear", "optimiser.kind=adam", "--json")
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["held_out"]["test"] == 1.0  # every frame from 80 on, the tail as well
 
 
 # exactness

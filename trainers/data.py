@@ -13,16 +13,17 @@ import numpy as np
 from trainers.bags import condense
 from trainers.block import Block, BlockError
 from trainers.lists import Listing, group_function, in_store, read_list, read_names
+from trainers.settings import Listing as ListingSettings
 from trainers.settings import Settings
-from trainers.splits import Group, check_leak, grouped_split, xd_violence
+from trainers.splits import Group, check_leak, grouped_split
 from vad import datasets
 from vad.datasets.annotation import Benchmark
 from vad.datasets.assembly import listing as some
-from vad.datasets.files import read_frame_counts, video_name
+from vad.datasets.files import FrameCount, read_frame_counts, video_name
 from vad.evaluation.alignment import align
 from vad.evaluation.scores import Form, Scores, ScoreSet
 from vad.metrics.frame import auc, ranks
-from vad.store import Store
+from vad.store import Grid, Store
 from vad.types import Array
 
 
@@ -60,6 +61,7 @@ class TestPart:
     benchmark: Benchmark | None  # None: no annotation frame by frame, whole videos are measured
     metric: str
     hop: int | None  # source frames per row; None: equal shares of each video
+    grids: Mapping[str, Grid]  # of the videos whose rows have a known place
 
     @property
     def metric_name(self) -> str:
@@ -74,10 +76,12 @@ class TestPart:
         if self.benchmark is None:
             return Part(self.labels).auc(videos)
         form: Form = "segments" if self.hop is None else "snippets"
-        given = {
-            video_name(name): Scores(values.astype(np.float64), form, self.hop or 1) for name, values in scores.items()
-        }
-        aligned = align(ScoreSet("features", form, given), self.benchmark).videos
+        given = {}
+        for name, values in scores.items():
+            held, hop = (self.grids[name].hold(values), 1) if name in self.grids else (values, self.hop or 1)
+            given[video_name(name)] = Scores(held.astype(np.float64), form, hop)
+        # frames that no row stands for count as the lowest score: what was not seen raised no alarm
+        aligned = align(ScoreSet("features", form, given), self.benchmark, unscored="lowest").videos
         labels_N = np.concatenate([video.labels_N for video in aligned])
         found = ranks(labels_N, np.concatenate([video.scores_N for video in aligned]))
         return {
@@ -105,7 +109,8 @@ def read(settings: Settings) -> Data:
     if benchmark is not None:
         by_name = {video.name: video.abnormal for video in benchmark.videos}
         test = {name: by_name[video_name(name)] for name in _named(store, benchmark)}
-        _refuse_leak(names, list(test), sections.listing.groups, groups)
+        names = _apart(names, list(test), sections.listing, groups)
+        labels = [listing.labels[name] for name in names]
     elif sections.test is not None and sections.test.share is not None:
         names, aside = grouped_split(names, labels, groups, share=sections.test.share, seed=sections.seed)
         test = {name: listing.labels[name] for name in aside}
@@ -114,11 +119,10 @@ def read(settings: Settings) -> Data:
     together = {**{name: listing.labels[name] for name in names}, **(test or {})}
     folder = Path(sections.blocks) if sections.blocks else settings.out
     block = Block.prepare(folder / "block.json", store, list(together), list(together.values()))
-    hops = {record.hop_frames for name in test or () if (record := store.record(name)) is not None}
-    if len(hops) > 1:
-        raise ValueError(
-            f"{store.folder}: test videos have several hops ({sorted(map(str, hops))}); extract them alike"
-        )
+    grids = {name: grid for name in test or () if (grid := store.grid(name)) is not None}
+    rest_hops = {record.hop_frames for name in test or () if name not in grids and (record := store.record(name))}
+    if len(rest_hops) > 1 or (rest_hops and grids):
+        raise ValueError(f"{store.folder}: its test videos were not extracted alike; extract them anew, or import them")
     kept = set(names)
     categories = {name: category for name, category in listing.categories.items() if name in kept}
     return Data(
@@ -128,7 +132,7 @@ def read(settings: Settings) -> Data:
         Part({name: listing.labels[name] for name in held_out}),
         None
         if test is None or sections.test is None
-        else TestPart(test, benchmark, sections.test.metric, next(iter(hops))),
+        else TestPart(test, benchmark, sections.test.metric, next(iter(rest_hops), 1), grids),
         categories,
         _name(settings),
     )
@@ -200,7 +204,7 @@ def _category(how: str | None, table: Listing | None) -> Callable[[str], str] | 
         if table is None:
             raise ValueError("listing.categories is list, but listing.train is not a CSV video,label")
         return table.categories.__getitem__
-    pattern = {"ucf-crime": r"([A-Za-z]+)\d", "xd-violence": r".*_label_([BG]\d)"}.get(how or "")
+    pattern = {"ucf-crime": r"([A-Za-z]+)\d", "xd-violence": r".*_label_(B\d|G)"}.get(how or "")
     if pattern is None:
         return None
 
@@ -217,7 +221,11 @@ def _benchmark(settings: Settings, store: Store) -> Benchmark | None:
     test = settings.sections.test
     if test is None or test.dataset is None or test.annotations is None:
         return None
-    frames = read_frame_counts(settings.data / test.frames) if test.frames else None
+    if test.frames is not None:
+        frames = read_frame_counts(settings.data / test.frames)
+    else:
+        records = ((name, store.record(name)) for name in store.names())
+        frames = {video_name(name): FrameCount(r.frames, r.fps) for name, r in records if r is not None and r.frames}
     rows: dict[str, int] = {}
     if "x16" in test.conventions:
         rows = {video_name(name): store.shape(name)[0] for name in store.names()}
@@ -225,7 +233,7 @@ def _benchmark(settings: Settings, store: Store) -> Benchmark | None:
         test.dataset,
         settings.data / test.annotations,
         split=test.split,
-        frames=frames,
+        frames=frames or None,
         conventions=test.conventions,
         rows=rows or None,
         hop=16 if rows else None,
@@ -236,8 +244,13 @@ def _named(store: Store, benchmark: Benchmark) -> list[str]:
     return list(in_store(store, [video.name for video in benchmark.videos]).values())
 
 
-def _refuse_leak(train: Sequence[str], test: Sequence[str], how: str, groups: Group) -> None:
+def _apart(train: Sequence[str], test: Sequence[str], how: ListingSettings, groups: Group) -> list[str]:
+    """Training videos that are not test videos, and share no source with one as far as the settings ask for it."""
     if both := sorted(set(train) & set(test)):
         raise ValueError(f"test videos on the training list: {some(both)}; take them off it")
-    if how not in ("each", "list"):
-        check_leak(train, test, xd_violence if how == "xd-violence" else groups)
+    if how.groups in ("each", "list") or how.shared == "keep":
+        return list(train)
+    if how.shared == "refuse":
+        check_leak(train, test, groups)
+    sources = {groups(name) for name in test}
+    return [name for name in train if groups(name) not in sources]

@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -70,9 +71,7 @@ def finish(out: Path, outcome: Outcome) -> None:
 def check(settings: Settings) -> None:
     """Refuse a folder that holds something else, or a run with other settings. Raises RunError."""
     out = settings.out
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CONFIG).is_file()):
-        if out.is_dir() and {path.name for path in out.iterdir()} <= {"features"}:
-            return  # extracted, but not yet begun
+    if out.is_file() or (out.is_dir() and not (out / CONFIG).is_file() and any(map(_foreign, out.iterdir()))):
         raise RunError(f"{out}: holds something that is not a training run; give another out=FOLDER")
     if not (out / CONFIG).is_file():
         return
@@ -87,6 +86,11 @@ def check(settings: Settings) -> None:
         raise RunError(
             f"{out}: holds a run with other settings: {'; '.join(changed)}; give the same settings, or another out"
         )
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a file is none that a run makes before it has begun: features, and blocks of them."""
+    return path.name != "features" and re.fullmatch(r"(block|segments-\d+)(-\w+)?\.(json|rows)", path.name) is None
 
 
 def begin(settings: Settings, *, digests: Mapping[str, str], facts: Mapping[str, Any]) -> None:

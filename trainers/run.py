@@ -68,6 +68,7 @@ def train(settings: Settings, *, progress: bool) -> Outcome:
                 "parameters": sum(parameter.numel() for parameter in head.parameters()),
             },
         )
+    head.prepare(found.block.tensor(found.block.at(name)) for name in found.train.labels)
     training = WeakTraining(head, settings, found)
     last = out / "checkpoints" / f"{LAST}.ckpt"
     try:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from trainers.bags import Crops, Sampling
 from trainers.losses import Parts
-from trainers.losses.mil import weight_l2
 from vad.config import Config, ConfigError, Document, available, settings_class
 from vad.extractor import ExtractorSettings
 from vad.weak import WeakHeadSettings
@@ -35,6 +35,9 @@ class Listing(Config):
     )
     groups: str = Field(
         "each", description="which videos share a source: number-blocks:N, ucf-crime, xd-violence, list, each"
+    )
+    shared: Literal["refuse", "leave_out", "keep"] = Field(
+        "refuse", description="training videos that share a source with a test video; published results keep them"
     )
     held_out: float = Field(0.2, gt=0, lt=1, description="share of the training videos that chooses the checkpoint")
 
@@ -224,9 +227,14 @@ def loss_settings(kind: str) -> Mapping[str, float]:
     """Names and defaults of what a config may set about a head's loss."""
     parameters = inspect.signature(loss_of(kind)).parameters.values()
     own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN}
-    if kind == "mil":
-        own["decay"] = inspect.signature(weight_l2).parameters["weight"].default
+    if (decay := decay_of(kind)) is not None:
+        own["decay"] = inspect.signature(decay).parameters["weight"].default
     return own
+
+
+def decay_of(kind: str) -> Callable[..., Tensor] | None:
+    """What a head's loss adds for the size of its weights; None for most."""
+    return getattr(import_module(f"trainers.losses.{kind}"), "weight_l2", None)
 
 
 def weak_kinds() -> list[str]:

@@ -23,8 +23,7 @@ from trainers.bags import Bags, Batch
 from trainers.block import Block
 from trainers.data import Data, Part
 from trainers.losses import Parts
-from trainers.losses.mil import weight_l2
-from trainers.settings import Schedule, Settings, loss_of
+from trainers.settings import Schedule, Settings, decay_of, loss_of
 from vad.heads.dual_branch import Settings as DualBranchSettings
 from vad.types import Array
 from vad.weak import WeakHead, WeakOutput, existing, score_rows, top_mean
@@ -65,10 +64,10 @@ class WeakTraining(lightning.LightningModule):
         settings = {name: value for name, value in self.weights.items() if name != "decay"}
         known = {"classes_V": self.classes(batch)} if isinstance(self.run.head, DualBranchSettings) else {}
         parts = self.loss(output, batch.labels_B, crops=crops, variant=self.run.head.variant, **known, **settings)
-        if self.run.head.kind != "mil":
+        if (decay := decay_of(self.run.head.kind)) is None:
             return parts
-        decay = {"weight": self.weights["decay"]} if "decay" in self.weights else {}
-        return {**parts, "decay": weight_l2(self.head, **decay)}  # type: ignore[arg-type]
+        weight = {"weight": self.weights["decay"]} if "decay" in self.weights else {}
+        return {**parts, "decay": decay(self.head, **weight)}
 
     def classes(self, batch: Batch) -> Tensor:
         """Place of each video's category among the head's classes; with two of them, its label."""

@@ -44,7 +44,11 @@ class Layout:
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "ucf-i3d": Layout("UCF-Crime I3D, NAME__0.npy … NAME__9.npy (XDVioDet, UR-DMU, PEL4VAD)", "crop files", crops=10),
+    "ucf-i3d": Layout(
+        "UCF-Crime I3D, NAME.npy or NAME__0.npy, NAME__1.npy … NAME__9.npy (XDVioDet, UR-DMU, PEL4VAD)",
+        "crop files",
+        crops=10,
+    ),
     "xd-i3d": Layout("XD-Violence I3D, NAME__0.npy … NAME__4.npy (Wu et al. 2020)", "crop files", crops=5),
     "rtfm": Layout(
         "I3D ResNet-50, NAME_i3d.npy of (T, 10, D) (RTFM, MGFN)",
@@ -70,6 +74,8 @@ def find(folder: Path, layout: str) -> dict[str, list[Path]]:
         if form.form == "crop files":
             if match := re.fullmatch(r"(.+)__(\d+)", stem):
                 groups[match[1]].append((int(match[2]), path))
+            elif form.crops:
+                groups[stem].append((0, path))  # the first crop is released under the bare name, too
         elif stem.endswith(form.suffix):
             groups[stem.removesuffix(form.suffix)].append((0, path))
     if not groups:

@@ -28,7 +28,7 @@ from vad.config import Config
 from vad.extractor import PLACES
 from vad.files import replacing, writable_folder
 from vad.streamed import Dtype, Rows
-from vad.types import FeatureSequence, Times
+from vad.types import Array, FeatureSequence, Times, to_frames
 
 FORMAT = 1
 MANIFEST, FEATURES, FAILED = "manifest.json", "features", "failed.jsonl"
@@ -123,6 +123,19 @@ class StoredVideo:
         return FeatureSequence(self.values.astype(np.float32), self.record.hop_frames, self.record.fps)
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How the rows of a video lie over its frames."""
+
+    spans_T2: npt.NDArray[np.int64]
+    num_frames: int
+    breaks: npt.NDArray[np.int64]
+
+    def hold(self, values_T: Array) -> Array:
+        """A value per row -> a value per frame (N,); NaN where no row stands for a frame."""
+        return to_frames(values_T, self.spans_T2, num_frames=self.num_frames, breaks=self.breaks)
+
+
 class Store:
     """A folder of features. ``open`` reads one, ``prepare`` makes one or checks that it fits."""
 
@@ -210,6 +223,19 @@ class Store:
         return StoredVideo(
             record, tensors["features"], tensors.get("spans"), tensors.get("pts"), tensors.get("breaks", _NO_BREAKS)
         )
+
+    def grid(self, name: str) -> Grid | None:
+        """Where the rows of a stored video lie; None where its features do not say."""
+        from safetensors import safe_open
+
+        record = self.record(name)
+        if record is None or record.frames is None:
+            return None
+        with safe_open(self.path(name), framework="numpy") as file:
+            if "spans" not in file.keys():  # noqa: SIM118  # a file is no dict
+                return None
+            breaks = file.get_tensor("breaks") if "breaks" in file.keys() else _NO_BREAKS  # noqa: SIM118
+            return Grid(file.get_tensor("spans"), record.frames, breaks)
 
     def key(self, source_sha256: str) -> str:
         """What decides about the features of a source in this store."""

@@ -8,6 +8,7 @@ with its quirks and serves to check a published number only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -66,6 +67,9 @@ class WeakHead(nn.Module, ABC, Generic[OutputT]):
     def context(self) -> int:
         """Snippets that a score is made from, the scored one included: what a stream has to remember."""
         return self.settings.past if self.receptive is None else self.receptive
+
+    def prepare(self, videos: Iterable[Tensor]) -> None:
+        """Learn what needs no gradient from the rows (T, K, D) of the training videos; most heads need nothing."""
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take the weights that ``state_dict`` gave."""

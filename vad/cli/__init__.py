@@ -167,7 +167,7 @@ def score(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> int:
-    """Score videos: anomaly curve, events and a plot for each. Of stored features: one score per snippet."""
+    """Score videos: anomaly curve, events and a plot for each. Of stored features: scores for vad eval."""
     from vad.cli.scoring import run
 
     return run(

@@ -1,4 +1,8 @@
-"""``vad score STORE``: stored features in, one score per snippet out, in the form that ``vad eval`` reads."""
+"""``vad score STORE``: stored features in, scores out in a form that ``vad eval`` reads.
+
+One score per frame where the store knows the place of each row, which it does of videos that were extracted; else one
+per row.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,8 @@ def run(
     if not names:
         raise StoreError(f"{folder}: holds no features; extract some first")
     records = {name: record for name in names if (record := features.record(name)) is not None}
-    hops = {record.hop_frames for record in records.values()}
+    grids = {name: grid for name in names if (grid := features.grid(name)) is not None}
+    hops = {1 if name in grids else record.hop_frames for name, record in records.items()}
     if len(hops) > 1:
         raise StoreError(f"{folder}: its videos have several hops ({sorted(map(str, hops))}); score them apart")
     (hop,) = hops
@@ -55,7 +60,7 @@ def run(
     else:
         for name in names:
             with replacing(out / f"{name}.npy") as temporary, open(temporary, "wb") as file:
-                np.save(file, scores(name))
+                np.save(file, grids[name].hold(scores(name)) if name in grids else scores(name))
     said = _provenance(loaded, head, hop).model_dump_json(indent=1, exclude_none=True)
     with replacing(out / ("scores.provenance.json" if hop is None else PROVENANCE)) as temporary:
         temporary.write_text(said + "\n", encoding="utf-8")
