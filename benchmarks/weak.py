@@ -44,7 +44,7 @@ from trainers.synthesis import Composer
 from trainers.weak import factor, video_scores
 from vad.config import configs_dir
 from vad.metrics.bootstrap import SortedFrames, draws
-from vad.metrics.frame import auc, frame_metrics, roc_area
+from vad.metrics.frame import Labels, auc, frame_metrics, roc_area
 from vad.store import Store
 from vad.weak import WeakHead, WeakOutput, score_rows
 
@@ -187,7 +187,9 @@ def evaluate(fit: Fit, plan_block: Block, parts: list[list[str]], seed: int) -> 
     """Scores of all clips, each by the model that has not seen its fold, and how well snippets are found."""
     began = time.perf_counter()
     scores: dict[str, float] = {}
-    clips, labels, values, snippets, models = [], [], [], [], []
+    clips, snippets, models = [], [], []
+    labels: list[Labels] = []
+    values: list[Numbers] = []
     for part in parts:
         model = fit([name for name in plan_block.names if name not in part], seed)
         said = {name: model.clip(name) for name in part}
