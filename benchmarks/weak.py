@@ -15,7 +15,6 @@ import argparse
 import csv
 import functools
 import hashlib
-import inspect
 import json
 import subprocess
 import sys
@@ -42,7 +41,7 @@ from trainers.settings import Settings, decay_of, loss_of
 from trainers.splits import folds, number_blocks
 from trainers.synthesis import Composer
 from trainers.weak import factor, video_scores
-from vad.config import configs_dir
+from vad.config import configs_dir, to_yaml
 from vad.metrics.bootstrap import SortedFrames, draws
 from vad.metrics.frame import Labels, auc, frame_metrics, roc_area
 from vad.store import Store
@@ -116,10 +115,9 @@ def train(settings: Settings, block: Block, names: list[str], seed: int) -> Weak
     optimiser = kinds[chosen.kind](head.parameters(), lr=chosen.lr, weight_decay=chosen.weight_decay, **eps)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor(sections.schedule, step, sections.steps))
     loss, decay = loss_of(kind), decay_of(kind)
-    has_classes = "classes_V" in inspect.signature(loss).parameters and kind == "dual_branch"
     head.train()
     for batch in bags.batches(range(sections.steps)):
-        classes = {"classes_V": batch.labels_B.long()} if has_classes else {}
+        classes = {"classes_V": batch.labels_B.long()} if kind == "dual_branch" else {}
         output = head(batch.features_BKSD.flatten(0, 1))
         parts = loss(output, batch.labels_B, crops=1, variant=settings.head.variant, **classes, **sections.loss)
         total = torch.stack([*parts.values(), *([] if decay is None else [decay(head)])]).sum()
@@ -269,8 +267,10 @@ def interval(values_R: Numbers) -> list[float]:
 
 def extract(source: Path, store: Path, border: int) -> Store:
     """Features by the product's own command, which keeps what is there."""
-    command = [Path(sys.executable).with_name("vad"), "extract", source, "--config", CONFIG, "--out", store, "--quiet"]
-    subprocess.run([*map(str, command), "--set", f"extractor.border={border}"], check=True)
+    config = store.with_suffix(".yaml")
+    config.write_text(to_yaml({"extractor": recipe("linear").resolved()["extractor"] | {"border": border}}))
+    command = [Path(sys.executable).with_name("vad"), "extract", source, "--config", config, "--out", store, "--quiet"]
+    subprocess.run(list(map(str, command)), check=True)
     return Store.open(store)
 
 
@@ -361,7 +361,7 @@ PAIRS = [
     ("linear centre, folds by chance", "linear centre"),
 ]
 NOTES = [
-    "Requirement: a head trained on labels of clips that is clearly above 0.875 and 0.85, and finds the snippets too.",
+    "Yardsticks as measured before on folds of another draw: 0.875 (LR max given) and 0.85 (LR mean logits given).",
     "'linear, features chosen inside' is the honest number: the outer part took no part in the choice of features. The "
     "recipe itself (linear map, root, l2, steps) was found on inner folds of seed 0 that together cover all clips.",
     "'linear centre' is optimistic: its features were chosen by looking at folds that together cover all clips.",
@@ -394,7 +394,7 @@ def main() -> None:
     parser.add_argument("--stores", type=Path, required=True, help="folder for features and blocks")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--few", type=int, default=2, help=f"how many of the seeds {' and '.join(FEW)} get")
+    parser.add_argument("--few", type=int, default=3, help=f"how many of the seeds {' and '.join(FEW)} get")
     parser.add_argument("--keep", type=Path, help="folder for what is done; empty it after a change to the project")
     parser.add_argument("--quick", action="store_true", help="one seed, no large head, no transfer, nothing written")
     arguments = parser.parse_args()

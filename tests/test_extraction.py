@@ -601,7 +601,7 @@ def test_heads_take_one_view(tmp_path):
     (tmp_path / "c.yaml").write_text("extractor: {kind: colour, resize: 128, crops: 5}\nhead: {kind: memory}\n")
     done = vad("check-config", tmp_path / "c.yaml")
     assert done.exit_code == 2
-    assert_one_sentence(done, "c.yaml:1:40 extractor.crops", "heads take one view")
+    assert_one_sentence(done, "c.yaml:1:40 extractor.crops", "heads fitted on normal footage take one view")
 
 
 def test_a_clip_at_the_start_gives_the_tail_a_row(tmp_path):

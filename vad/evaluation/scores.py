@@ -204,8 +204,9 @@ def _of_runs(paths: Sequence[Path]) -> Provenance:
             run = json.loads(path.with_name("run.json").read_text(encoding="utf-8"))
             labels.add(run["label"])
             systems.add(run["model"]["name"])
-            chosen.add(run["model"]["fitted"].get("checkpoint"))
-            data.add(run["model"]["fitted"].get("trained_on"))
+            fitted = run["model"].get("fitted", {})
+            chosen.add(fitted.get("checkpoint"))
+            data.add(fitted.get("trained_on"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Provenance()
     if len(labels) != 1:
