@@ -33,11 +33,11 @@ from torch import Tensor, nn
 
 from extractors import i3d
 from extractors._padding import same_padding
+from vad.clips import cuts
 from vad.config import load
 from vad.extraction.jobs import Job
 from vad.extraction.worker import Task, Worker
 from vad.extractor import Extractor
-from vad.pipeline import cuts
 from vad.store import Store
 from vad.types import Array, Pixels
 from vad.video import Video

@@ -31,9 +31,9 @@ from streaming.recording import score_recording
 from streaming.smoothing import EmaSettings
 from trainers.normal import fit
 from vad.cli.demonstration import examples_dir
+from vad.clips import cuts
 from vad.config import load
 from vad.extractor import Extractor
-from vad.pipeline import cuts
 from vad.video import Video
 
 SIZE, FPS = (640, 360), 25

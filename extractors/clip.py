@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from extractors import _hub
 from vad.extractor import Extractor, ExtractorSettings, TextTower
+from vad.sampling import Resample
 from vad.types import Array
-from vad.video import Resample
 
 Output = Literal["pooled", "patches", "patches-vv"]
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from extractors import _zoo
 from vad.extractor import Extractor, ExtractorSettings
-from vad.video import Resize
+from vad.sampling import Resize
 
 CONFIG = "slowfast_r50_8xb8-8x8x1-256e_kinetics400-rgb"
 

@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from vad.cli import app
+from vad.clips import cuts
 from vad.config import load
 from vad.extraction.jobs import Job, find_jobs, shard
 from vad.extraction.schedule import ATTEMPTS, Died, Finished, Ready, WorkersError
 from vad.extraction.schedule import run as run_schedule
 from vad.extraction.worker import Outcome
 from vad.extractor import cut
-from vad.pipeline import cuts
 from vad.store import Manifest, Store
 from vad.video import Video, VideoError
 

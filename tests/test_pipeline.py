@@ -12,8 +12,9 @@ from streaming.events import Settings as EventSettings
 from streaming.recording import score_recording
 from streaming.smoothing import EmaSettings, GaussianSettings
 from trainers.normal import fit
+from vad.clips import cuts
 from vad.config import load
-from vad.pipeline import ahead, cuts, feature_stream
+from vad.pipeline import ahead, feature_stream
 from vad.video import Video, VideoError
 
 

@@ -17,7 +17,8 @@ from conftest import draw_number, make_sound, make_video, read_number
 
 from extractors.colour import Settings
 from vad.clips import Windower
-from vad.video import Video, VideoError, _Clock, find_videos, pictures, probe
+from vad.decoding import Clock
+from vad.video import Video, VideoError, find_videos, pictures, probe
 
 X264_B = {"codec": "libx264", "bframes": 3}
 
@@ -371,12 +372,12 @@ def test_pictures_beyond_the_end_are_black(plain):
     ],
 )
 def test_times_are_repaired(given, repaired):
-    clock = _Clock(0.04)
+    clock = Clock(0.04)
     assert [clock.repair(time) for time in given] == pytest.approx(repaired)
 
 
 def test_a_stuck_clock_still_rises():
-    clock = _Clock(0.04)
+    clock = Clock(0.04)
     assert np.all(np.diff([clock.repair(7.0) for _ in range(1000)]) > 0)
 
 

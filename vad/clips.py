@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from vad.extractor import ExtractorSettings
+from vad.sampling import Resample, Resize, Sampling
 from vad.types import Clip, Frame, Pixels
 
 
@@ -22,7 +25,7 @@ class Windower:
     Call ``wants`` once per frame before converting it, then ``step`` with the frame, and ``finish`` at the end.
     """
 
-    def __init__(self, settings: ExtractorSettings) -> None:
+    def __init__(self, settings: Sampling) -> None:
         self._settings = settings
         hops_to_fill = -(-settings.span // settings.hop)
         self._first_end = hops_to_fill * settings.hop  # in sampled frames since the start or the last gap
@@ -107,3 +110,46 @@ class Windower:
                 return True
             end += hop
         return False
+
+
+class Source(Protocol):
+    """What gives frames: a file, or a camera."""
+
+    def frames(
+        self,
+        *,
+        size: tuple[int, int] | None = None,
+        resize: Resize = "stretch",
+        resample: Resample = "bilinear",
+        whole: bool = False,
+        wants: Callable[[float], bool] = lambda _: True,
+    ) -> Iterator[Frame]:
+        """Every decoded frame, in order; those that ``wants`` accepts with pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Frames that came since the cut before, and the clip that the last of them completed, if any."""
+
+    frames: list[Frame]  # without pixels
+    clip: Clip | None
+
+
+def cuts(video: Source, settings: Sampling) -> Iterator[Cut]:
+    """Frames of a video or a live stream, cut wherever a clip is complete; the last cut has the rest."""
+    windower = Windower(settings)
+    frames: list[Frame] = []
+    frame: Frame | None = None
+    for frame in video.frames(
+        size=settings.size,
+        resize=settings.resize,
+        resample=settings.resample,
+        whole=settings.crops > 1,
+        wants=windower.wants,
+    ):
+        clip = windower.step(frame)
+        frames.append(Frame(frame.index, frame.pts, None, frame.after_gap, frame.corrupt))
+        if clip is not None:
+            yield Cut(frames, clip)
+            frames = []
+    yield Cut(frames, windower.finish(frame))

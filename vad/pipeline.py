@@ -16,22 +16,14 @@ from typing import TypeVar
 import numpy as np
 
 from vad.calibration import Scale
-from vad.clips import Windower
-from vad.extractor import Extractor, ExtractorSettings
+from vad.clips import Cut, cuts
+from vad.extractor import Extractor
 from vad.head import StreamHead
-from vad.types import Array, Clip, Frame, Pixels, ScoreCurve, to_frames
+from vad.types import Array, Frame, Pixels, ScoreCurve, to_frames
 from vad.video import Video
 
 T = TypeVar("T")
 _END = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Frames that came since the cut before, and the clip that the last of them completed, if any."""
-
-    frames: list[Frame]  # without pixels
-    clip: Clip | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +62,6 @@ class Timeline:
             return to_frames(np.array(values, np.float32), spans_T2, num_frames=len(self.pts), breaks=breaks)
 
         return ScoreCurve(np.array(self.pts), hold(raw), hold(scores))
-
-
-def cuts(video: Video, settings: ExtractorSettings) -> Iterator[Cut]:
-    """Frames of a video, cut wherever a clip is complete; the last cut has the rest."""
-    windower = Windower(settings)
-    frames: list[Frame] = []
-    frame: Frame | None = None
-    for frame in video.frames(
-        size=settings.size,
-        resize=settings.resize,
-        resample=settings.resample,
-        whole=settings.crops > 1,
-        wants=windower.wants,
-    ):
-        clip = windower.step(frame)
-        frames.append(Frame(frame.index, frame.pts, None, frame.after_gap, frame.corrupt))
-        if clip is not None:
-            yield Cut(frames, clip)
-            frames = []
-    yield Cut(frames, windower.finish(frame))
 
 
 def feature_stream(video: Video, extractor: Extractor, *, batch: int = 1) -> Iterator[tuple[Cut, Array | None]]:
