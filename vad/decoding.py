@@ -135,8 +135,9 @@ class Decoder:
     tells only that something was lost; a packet whose time passed without a picture tells where.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container, self._stream = container, stream
+    def __init__(self, container: InputContainer, stream: VideoStream, *, patient: bool = True) -> None:
+        """``patient`` reads on over unreadable places, as of a file; else the first error of the source is raised."""
+        self._container, self._stream, self._patient = container, stream, patient
         self._errors = 0
         self._untimed_error = False
         self._waiting: list[int] = []  # heap of times of packets that went in and did not come out yet
@@ -168,6 +169,8 @@ class Decoder:
                 yield from self._container.demux(self._stream)
                 return
             except av.error.FFmpegError:
+                if not self._patient:
+                    raise
                 self._errors += 1
         yield None
 
