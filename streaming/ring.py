@@ -36,7 +36,8 @@ _STATUS = np.dtype(
         ("corrupt", np.int64),
         ("jumps", np.int64),
         ("changes", np.int64),
-        ("clips", np.int64),
+        ("clips", np.int64),  # written
+        ("taken", np.int64),  # taken or missed: a reader that is started again goes on here
         ("last_frame", np.float64),  # arrival, monotonic seconds; 0 before the first
         ("period", np.float64),  # seconds from frame to frame, as the camera says
         ("width", np.int64),
@@ -75,8 +76,7 @@ class Ring:
         at += SLOTS * _HEADER.itemsize
         self._pixels = np.ndarray((SLOTS, *clip_shape), np.uint8, buffer, at)
         assert at + SLOTS * size <= memory.size
-        self._next = 0  # clip that the reader takes next
-        self._missed = 0
+        self._missed = 0  # noticed, but not reported yet
 
     @classmethod
     def create(cls, clip_shape: tuple[int, int, int, int]) -> Ring:
@@ -125,15 +125,14 @@ class Ring:
 
     def take(self) -> Taken | None:
         """The oldest clip that is still whole and was not taken yet; None when there is none."""
-        while (written := int(self.status["clips"][0])) > self._next:
-            oldest = max(self._next, written - SLOTS)
+        while (written := int(self.status["clips"][0])) > (due := int(self.status["taken"][0])):
+            oldest = max(due, written - SLOTS)
             found = self._copy(oldest)
-            if found is None:  # overwritten while it was copied
-                self._missed += oldest - self._next + 1
-                self._next = oldest + 1
+            self.status["taken"] = oldest + 1
+            self._missed += oldest - due + (found is None)  # overwritten before, or while it was copied
+            if found is None:
                 continue
-            missed = self._missed + oldest - self._next
-            self._next, self._missed = oldest + 1, 0
+            missed, self._missed = self._missed, 0
             pixels, header = found
             clip = Clip(pixels, int(header["start_frame"]), int(header["end_frame"]), float(header["end"]))
             return Taken(clip, float(header["start"]), float(header["arrival"]), int(header["session"]), missed)

@@ -74,6 +74,11 @@ class Document:
         data = _plain(node, (), places)
         return cls(str(path), data, places)
 
+    @property
+    def places(self) -> Mapping[tuple[str, ...], tuple[int, int]]:
+        """Line and column of each key."""
+        return self._places
+
     def override(self, assignments: Iterable[str]) -> Document:
         """A copy with ``section.key=value`` assignments applied; values are read as YAML."""
         from ruamel.yaml import YAML

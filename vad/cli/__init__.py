@@ -185,6 +185,22 @@ def score(
 
 @app.command()
 @guarded
+def monitor(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML: cameras and the models that score them.", show_default=False)
+    ],
+    overrides: Overrides = None,
+    runtime: RuntimeOption = None,
+    quiet: Quiet = False,
+) -> int:
+    """Watch cameras; one JSON line on stdout for each beginning and end of an event."""
+    from vad.cli.monitoring import run
+
+    return run(config, overrides=overrides or [], runtime=runtime, quiet=quiet)
+
+
+@app.command()
+@guarded
 def extract(
     inputs: Annotated[
         list[Path],
