@@ -44,6 +44,8 @@ class Settings(Config):
     cameras: dict[str, Camera] = Field(min_length=1)
     watchdog: Watching = Watching()
     batching: Batching = Batching()
+    data: str = Field("vad-data", description="folder for what the daemon remembers")
+    database: SecretStr | None = Field(None, description="SQLAlchemy URL; null: SQLite in data")
 
     @classmethod
     def read(cls, path: Path, *, overrides: list[str]) -> Settings:
@@ -62,6 +64,11 @@ class Settings(Config):
             if camera.model is None and settings.model is None:
                 raise ConfigError(f"{place}: needs a model, here or for all cameras")
         return settings
+
+    @property
+    def database_url(self) -> str:
+        """Where events and scores are kept."""
+        return self.database.get_secret_value() if self.database else f"sqlite:///{Path(self.data) / 'vad.db'}"
 
 
 def addresses(data: dict[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ class Alarm:
 
 
 Tell = Callable[[Alarm], None]
-Hear = Callable[[Score, Sample], None]
+Hear = Callable[[Score, Sample, float], None]  # and the Unix time of the session's second 0
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Supervisor:
         builds: Mapping[str, Build],
         *,
         tell: Tell,
-        hear: Hear = lambda _score, _sample: None,
+        hear: Hear = lambda _score, _sample, _began: None,
         batching: Batching | None = None,
         seed: int | None = None,
     ) -> None:
@@ -136,7 +136,7 @@ class Supervisor:
     def close(self) -> None:
         """End open events and all processes."""
         for live in self.cameras.values():
-            self._end_events(live, "stopped")
+            self._end_events(live, "restart")
             self._kill(live)
             live.ring.close()
         if self._backend is not None:
@@ -261,7 +261,7 @@ class Supervisor:
             live.began = time.time() - (time.monotonic() - said.arrival) - said.end
         assert live.smoother is not None
         for sample in live.smoother.step(Sample(said.start, said.end, said.score)):
-            self._hear(said, sample)
+            self._hear(said, sample, live.began)
             live.state, transitions = events.step(live.state, live.camera.alarms, sample)
             for transition in transitions:
                 reason = "normal" if transition.kind == "end" else None

@@ -193,7 +193,7 @@ def monitor(
     runtime: RuntimeOption = None,
     quiet: Quiet = False,
 ) -> int:
-    """Watch cameras; one JSON line on stdout for each beginning and end of an event."""
+    """Watch cameras; one JSON line on stdout for each message of an event, and a memory in a database."""
     from vad.cli.monitoring import run
 
     return run(config, overrides=overrides or [], runtime=runtime, quiet=quiet)

@@ -3,49 +3,79 @@
 from __future__ import annotations
 
 import functools
-import json
 import signal
 import threading
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from streaming.config import Settings
-from streaming.supervisor import Alarm, Camera, Supervisor
-from vad import model
+from streaming.messages import Model
+from streaming.supervisor import Camera, Supervisor
+from vad import __version__, model
 from vad.cli.composition import Composition, Scorer, scorer
 from vad.cli.console import say
 from vad.config import ConfigError, Document
+from vad.files import writable_folder
 from vad.model import ModelError
 from vad.sampling import Sampling
 
+SINK = "stdout"
+
 
 def run(config: Path, *, overrides: list[str], runtime: str | None, quiet: bool) -> int:
-    """Watch until a signal comes; one JSON line per beginning and end of an event on stdout. The exit code."""
+    """Watch until a signal comes; one JSON line per message of an event on stdout. The exit code."""
     settings = Settings.read(config, overrides=overrides)
-    cameras = [camera(name, settings) for name in settings.cameras]
-    builds = {each.model: functools.partial(tool, Path(each.model), runtime) for each in cameras}
+    cameras = {name: camera(name, settings) for name in settings.cameras}
+    builds = {each.model: functools.partial(tool, Path(each.model), runtime) for each in cameras.values()}
+    writable_folder(Path(settings.data))
+    try:
+        from streaming.journal import Journal, deliver
+        from streaming.store import Store
+    except ModuleNotFoundError as cause:
+        if cause.name != "sqlalchemy":
+            raise
+        raise ValueError("sqlalchemy is not installed; run: pip install 'vadwatch[live]'") from cause
     stop = threading.Event()
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, lambda *_: stop.set())
+    store = Store.open(settings.database_url, sinks=[SINK])
+    try:
+        journal = Journal(store, {name: (each, scores_with(each)) for name, each in cameras.items()})
+        supervisor = Supervisor(
+            list(cameras.values()), builds, tell=journal.tell, hear=journal.hear, batching=settings.batching
+        )
+        shown: dict[str, tuple[str, str]] = {}
 
-    def tell(alarm: Alarm) -> None:
-        typer.echo(json.dumps(line(alarm)))
-
-    supervisor = Supervisor(cameras, builds, tell=tell, batching=settings.batching)
-    shown: dict[str, tuple[str, str]] = {}
-
-    def stopped() -> bool:
-        if not quiet:
+        def stopped() -> bool:
+            for payload in deliver(store, SINK):
+                typer.echo(payload)
+            journal.look()
             for name, status in supervisor.status().items():
-                if shown.get(name) != (status["state"], status["reason"]):
+                if not quiet and shown.get(name) != (status["state"], status["reason"]):
                     shown[name] = (status["state"], status["reason"])
                     say(f"vad: {name}: {status['state']} ({status['reason']})")
-        return stop.is_set()
+            return stop.is_set()
 
-    supervisor.run(stopped)
+        supervisor.run(stopped)
+        store.write(lambda _: None).result()  # the last messages are written
+        for payload in deliver(store, SINK):
+            typer.echo(payload)
+    finally:
+        store.close()
     return 0
+
+
+def scores_with(camera: Camera) -> Model:
+    """What the messages of a camera's events say about their model."""
+    loaded = model.load(Path(camera.model))
+    config = loaded.config
+    return Model(
+        extractor=config["extractor"]["kind"],
+        head=config["head"]["kind"],
+        digest=f"sha256:{loaded.digest}",
+        version=__version__,
+    )
 
 
 def camera(name: str, settings: Settings) -> Camera:
@@ -76,17 +106,3 @@ def camera(name: str, settings: Settings) -> Camera:
 def tool(folder: Path, runtime: str | None) -> Scorer:
     """A model, loaded in the process that scores."""
     return scorer(folder, overrides=[], runtime=runtime)
-
-
-def line(alarm: Alarm) -> dict[str, Any]:
-    """An alarm for programs; times are Unix seconds."""
-    event = alarm.event
-    return {
-        "type": alarm.kind,
-        "camera": alarm.camera,
-        "start_time": round(alarm.began + event.start, 3),
-        "end_time": round(alarm.began + event.end, 3) if alarm.kind == "end" else None,
-        "end_reason": alarm.reason,
-        "top_score": round(event.peak, 4),
-        "top_score_time": round(alarm.began + event.peak_time, 3),
-    }
