@@ -49,6 +49,9 @@ bench: setup
 	$(BIN)/python benchmarks/published_features.py --data $(DATA)/fight
 	$(BIN)/python benchmarks/ped2.py --data $(DATA)/ped2
 	$(BIN)/python benchmarks/metrics.py --data $(DATA)/ucf_crime
+	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/train_fight.py --data $(DATA)/fight
+	$(BIN)/python benchmarks/weak.py --data $(DATA)
 
 docs: setup
 	$(BIN)/mkdocs build --strict --quiet
