@@ -1,4 +1,4 @@
-"""How long ``vad train`` takes on the fight data, from video files to an exported model, with nothing extracted before."""
+"""How long ``vad train`` takes on the fight data: from video files to an exported model, nothing extracted before."""
 
 from __future__ import annotations
 

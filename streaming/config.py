@@ -65,6 +65,10 @@ class Settings(Config):
                 raise ConfigError(f"{place}: needs a model, here or for all cameras")
         return settings
 
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, defaults included, as plain data; secrets are stars."""
+        return self.model_dump(mode="json")
+
     @property
     def database_url(self) -> str:
         """Where events and scores are kept."""

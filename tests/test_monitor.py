@@ -262,6 +262,15 @@ def test_mistakes_in_the_config_are_refused(tmp_path, text, message):
         Settings.read(tmp_path / "c.yaml", overrides=[])
 
 
+def test_check_config_shows_everything_but_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAMERA_PASSWORD", "S3cr3t")
+    (tmp_path / "c.yaml").write_text("model: m\ncameras: {a: {url: 'rtsp://op:${env:CAMERA_PASSWORD}@h/x'}}\n")
+    shown = vad("check-config", tmp_path / "c.yaml").stdout
+    assert "stall:" in shown
+    assert "S3cr3t" not in shown
+    assert "op:" not in shown
+
+
 def test_no_secret_is_in_a_message(tmp_path, monkeypatch):
     monkeypatch.setenv("CAMERA_PASSWORD", "S3cr3t")
     (tmp_path / "c.yaml").write_text(

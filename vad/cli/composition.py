@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from streaming.config import Settings as Monitoring
 from streaming.events import Settings as EventSettings
 from streaming.smoothing import EmaSettings
 from streaming.smoothing import Settings as SmoothingSettings
@@ -125,9 +126,11 @@ class Extraction:
         return {"extractor": self.extractor.model_dump(mode="json"), "store": {"dtype": self.dtype}}
 
 
-def read_config(path: Path, *, overrides: list[str]) -> Composition | Extraction | Training:
-    """A config of any form: one that trains has steps, with a head it is a pipeline, without one about features."""
+def read_config(path: Path, *, overrides: list[str]) -> Composition | Extraction | Training | Monitoring:
+    """A config of any form: cameras to watch, steps to train, a head to fit, or features alone."""
     document = Document.read(path).override(overrides)
+    if "cameras" in document.data:
+        return Monitoring.read(path, overrides=overrides)
     if "steps" in document.data:
         return Training.of(document)
     features_only = "extractor" in document.data and not {"head", "smoothing", "events"} & document.data.keys()
