@@ -232,3 +232,10 @@ def test_a_planted_anomaly_is_ranked_first(kind, more):
     labels[40:60] = 1
     test[40:60, 2, :2] += 12 * np.sign(np.arange(16) - 7.5)  # another direction, not only another length
     assert roc_auc_score(labels, head.score(test).raw_B) > 0.95
+
+
+def test_features_that_do_not_vary_in_every_direction_are_refused_by_the_gaussian():
+    grey = np.repeat(np.random.default_rng(0).random((400, 1)), 3, axis=1).astype(np.float32)
+    head = load("vad.heads", {"kind": "gaussian", "reduce": None, "unit_length": False, "shrinkage": 0.0}).build()
+    with pytest.raises(ValueError, match="do not vary in all of their 3 directions"):
+        head.fit([(i // 50, row[None]) for i, row in enumerate(grey)])

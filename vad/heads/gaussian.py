@@ -52,7 +52,13 @@ class Gaussian(NormalHead):
         centred = rows_CRE - rows_CRE.mean(1, keepdim=True)
         covariance = shrink(centred.transpose(1, 2) @ centred / count, count, self.settings.shrinkage)
         identity = torch.eye(covariance.shape[-1], dtype=torch.float64).expand_as(covariance)
-        factor = torch.linalg.cholesky(covariance)
+        try:
+            factor = torch.linalg.cholesky(covariance)
+        except torch.linalg.LinAlgError as cause:
+            raise ValueError(
+                f"the features do not vary in all of their {covariance.shape[-1]} directions: "
+                "set a smaller head.reduce, or a larger head.shrinkage"
+            ) from cause
         self.whitener_CEE = torch.linalg.solve_triangular(factor, identity, upper=False).float()
 
     def _distances(self, features_BCPE: Tensor) -> Tensor:
