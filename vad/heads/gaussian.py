@@ -54,7 +54,7 @@ class Gaussian(NormalHead):
         identity = torch.eye(covariance.shape[-1], dtype=torch.float64).expand_as(covariance)
         try:
             factor = torch.linalg.cholesky(covariance)
-        except torch.linalg.LinAlgError as cause:
+        except RuntimeError as cause:  # torch.linalg.LinAlgError, which torch does not export to type checkers
             raise ValueError(
                 f"the features do not vary in all of their {covariance.shape[-1]} directions: "
                 "set a smaller head.reduce, or a larger head.shrinkage"
