@@ -164,6 +164,41 @@ def test_every_head_can_be_trained_kept_and_streamed(data, tmp_path, kind):
     np.testing.assert_allclose(one_by_one, at_once, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["fixed", "faithful"])
+def test_mixed_precision_and_clipping_train_either_variant(data, tmp_path, variant):
+    said = train(
+        data,
+        tmp_path / "run",
+        f"head={{kind: pel4vad, dim: 16, variant: {variant}}}",
+        "lightning.precision=bf16-mixed",
+        "lightning.gradient_clip_val=1.0",
+        "steps=20",
+        "--json",
+    )
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["held_out"]["held_out_loss"] < 0.7
+    assert model.load(tmp_path / "run/model").config["head"]["variant"] == variant
+
+
+@pytest.mark.slow
+def test_two_devices_train_one_model(data, tmp_path):
+    out = tmp_path / "run"
+    command = [
+        str(Path(sys.executable).with_name("vad")),
+        "train",
+        str(data / "config.yaml"),
+        f"data={data}",
+        f"out={out}",
+    ]
+    more = ["steps=20", "lightning.devices=2", "lightning.strategy=ddp"]
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *more], env=one, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [int(row["step"]) for row in history(out)] == [10, 20]
+    assert len(json.loads((out / "run.json").read_text())["started"]) == 1
+    assert model.load(out / "model").fitted["checkpoint"] == "held-out"
+
+
 def test_held_out_and_training_videos_share_no_source(data, tmp_path):
     settings = Settings.of(Document("c", {"data": str(data), "out": str(tmp_path), **_plain(data)}, {}))
     found = read(settings)
