@@ -27,6 +27,7 @@ from vad.types import Event
 
 INTERVAL = 0.2  # seconds between two looks
 _OPENING = 4  # cameras that may connect at the same time
+_BACKEND_FIRST, _BACKEND_CAP = 1.0, 60.0  # seconds between two starts of the process that scores
 _TERM = 3.0  # seconds that a process gets to end by itself
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -102,13 +103,14 @@ class Supervisor:
         self._backend_pipe: Connection | None = None
         self.ready = False
         self.backend_starts = 0
+        self._next_backend, self._backend_wait = 0.0, _BACKEND_FIRST
         self._last_look = time.monotonic()
 
     def step(self) -> None:
         """Look once at everything."""
         now = time.monotonic()
         overslept, self._last_look = now - self._last_look > 10 * INTERVAL, now
-        self._look_at_backend()
+        self._look_at_backend(now)
         opening = sum(live.dog.state == "connecting" for live in self.cameras.values())
         for live in self.cameras.values():
             ended = self._ended(live)
@@ -219,15 +221,18 @@ class Supervisor:
             live.pipe.close()
         live.process, live.pipe = None, None
 
-    def _look_at_backend(self) -> None:
-        if self._backend is None or not self._backend.is_alive():
+    def _look_at_backend(self, now: float) -> None:
+        if (self._backend is None or not self._backend.is_alive()) and now >= self._next_backend:
+            # one that cannot even load its models is not started five times a second
+            self._next_backend, self._backend_wait = now + self._backend_wait, min(2 * self._backend_wait, _BACKEND_CAP)
             self._start_backend()
-        assert self._backend_pipe is not None
+        if self._backend_pipe is None:
+            return
         try:
             while self._backend_pipe.poll():
                 self._take(self._backend_pipe.recv())
         except (EOFError, OSError):
-            pass  # started again at the next look
+            self.ready = False  # started again at a later look
 
     def _start_backend(self) -> None:
         if self._backend_pipe is not None:
@@ -244,7 +249,7 @@ class Supervisor:
 
     def _take(self, said: Score | Dropped | Ready) -> None:
         if isinstance(said, Ready):
-            self.ready = True
+            self.ready, self._backend_wait = True, _BACKEND_FIRST
         elif isinstance(said, Dropped):
             live = self.cameras[said.camera]
             live.dropped["queue_full"] += said.queue_full

@@ -183,6 +183,25 @@ def test_a_process_that_is_killed_is_started_again(rtsp, site, start, which):
     assert times == sorted(set(times))  # no snippet twice
 
 
+def no_model():
+    raise OSError("the model is gone")
+
+
+def test_a_process_that_cannot_load_its_model_is_not_started_all_the_time(site):
+    (site / "broken.yaml").write_text(f"model: {site / 'model'}\ncameras: {{yard: {{url: 'rtsp://127.0.0.1:9/x'}}}}\n")
+    one = camera("yard", Settings.read(site / "broken.yaml", overrides=[]))
+    supervisor = Supervisor([one], {one.model: no_model}, tell=lambda _: None)
+    try:
+        for _ in range(40):
+            supervisor.step()
+            time.sleep(0.1)
+        assert 1 <= supervisor.backend_starts <= 3
+        assert not supervisor.ready
+        assert supervisor.status()["yard"]["sessions"] == 0  # nobody connects while nothing can be scored
+    finally:
+        supervisor.close()
+
+
 def monitor(site, folder, url):
     (folder / "live.yaml").write_text(
         f"model: {site / 'model'}\ndata: {folder / 'data'}\ncameras: {{yard: {{url: '${{env:YARD}}'}}}}\n"
