@@ -39,10 +39,8 @@ def run(url: str, sampling: dict[str, Any], ring_name: str, shape: tuple[int, in
     ring = Ring.attach(ring_name, shape)
     while True:
         try:
-            session: int | None = pipe.recv()
+            session: int = pipe.recv()
         except (EOFError, OSError):
-            return
-        if session is None:
             return
         pipe.send(_session(session, url, settings, ring))
 
@@ -50,6 +48,7 @@ def run(url: str, sampling: dict[str, Any], ring_name: str, shape: tuple[int, in
 def _session(session: int, url: str, settings: Sampling, ring: Ring) -> Ended:
     """Connect and read until it ends."""
     ring.status["session"] = session
+    ring.status["still_since"] = 0
     watcher = _Watcher(ring)
     try:
         stream = LiveStream(url, timeouts=Timeouts(), notice=watcher.notice)
@@ -81,6 +80,8 @@ class _Watcher:
     def notice(self, frame: Frame) -> None:
         """A frame came."""
         now = time.monotonic()
+        if frame.corrupt or frame.after_gap:
+            self._times.clear()  # clips begin anew, and a camera may send damage for months
         self._times[frame.index] = frame.pts
         for name, already in self._before.items():
             self._status[name] = already + getattr(self.counts, name)

@@ -28,6 +28,7 @@ from vad.types import Event
 INTERVAL = 0.2  # seconds between two looks
 _OPENING = 4  # cameras that may connect at the same time
 _BACKEND_FIRST, _BACKEND_CAP = 1.0, 60.0  # seconds between two starts of the process that scores
+_GRACE = 1.0  # seconds for a clip to be scored
 _TERM = 3.0  # seconds that a process gets to end by itself
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -77,7 +78,7 @@ class _Live:
     dropped: dict[str, int] = field(default_factory=lambda: {"queue_full": 0, "stale": 0})
     scored: int = 0
     seen: tuple[int, int] = (0, 0)  # frames, corrupt, at the last look
-    sessions: int = 0
+    waits_since: float = 0.0
 
 
 class Supervisor:
@@ -115,6 +116,10 @@ class Supervisor:
         for live in self.cameras.values():
             ended = self._ended(live)
             waiting = live.dog.state in ("offline", "stalled", "failed")
+            if not waiting:
+                live.waits_since = now
+            elif now - live.waits_since > self._batching.staleness + _GRACE:
+                self._end_events(live, "camera_offline")  # its last clips are scored by now, or never will be
             if waiting and (opening >= _OPENING or not self.ready):
                 continue
             for command in live.dog.step(now, self._seen(live, now, ended), overslept=overslept):
@@ -123,8 +128,6 @@ class Supervisor:
                     self._connect(live)
                 else:
                     self._kill(live)
-            if live.dog.state in ("offline", "stalled", "failed"):
-                self._end_events(live, "camera_offline")
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Look until ``stop`` says so, then end everything."""
@@ -162,7 +165,7 @@ class Supervisor:
                 "clips": int(status["clips"]),
                 "scored": live.scored,
                 "dropped": dict(live.dropped),
-                "sessions": live.sessions,
+                "sessions": live.session,
                 "stalls": live.dog.stalls,
             }
         return found
@@ -208,8 +211,8 @@ class Supervisor:
             live.process = _SPAWN.Process(target=reader.run, args=arguments, name=f"camera {camera.name}", daemon=True)
             live.process.start()
             theirs.close()
+        self._end_events(live, "camera_offline")  # of the session before
         live.session += 1
-        live.sessions += 1
         assert live.pipe is not None
         live.pipe.send(live.session)
 

@@ -19,7 +19,7 @@ from streaming import reader
 from streaming.ring import SLOTS, Ring, RingError, bytes_of
 from vad.clips import cuts
 from vad.config import load
-from vad.types import Clip
+from vad.types import Clip, Frame
 from vad.video import Video
 
 rtsp = rtsp_server.rtsp
@@ -198,3 +198,10 @@ def test_a_frozen_picture_is_noticed(rtsp, recording, start):
     wait_until(lambda: process.ring.status["frames"][0] >= 60, timeout=20)
     status = process.ring.status[0].copy()
     assert status["last_frame"] - status["still_since"] > 0.3
+
+
+def test_damage_without_end_takes_no_memory(ring):
+    watcher = reader._Watcher(ring)
+    for index in range(1000):
+        watcher.notice(Frame(index, index / 25, None, False, True))
+    assert len(watcher._times) == 1

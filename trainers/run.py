@@ -85,8 +85,8 @@ def train(settings: Settings, *, progress: bool) -> Outcome:
             raise KeyboardInterrupt from cause
         raise
     except LossError:
-        if first and (out / "checkpoints" / f"{BEST}.ckpt").is_file():
-            _export(settings, found, head, BEST)
+        if first and (out / "checkpoints" / f"{_chosen(settings)}.ckpt").is_file():
+            _export(settings, found, head, _chosen(settings))
         raise
     if not first:
         sys.exit(0)  # the first process measures and exports
@@ -197,7 +197,7 @@ def _finish(settings: Settings, found: data.Data, head: WeakHead[WeakOutput], tr
     """Measure both columns as the model will be used, export the chosen one, and say the run is done."""
     held_out = _column(settings, found, head, BEST)
     on_test = None if found.test is None else _column(settings, found, head, BEST_ON_TEST)
-    _export(settings, found, head, BEST if settings.sections.select == "held-out" else BEST_ON_TEST)
+    _export(settings, found, head, _chosen(settings))
     outcome = Outcome(
         selected=settings.sections.select,
         held_out=held_out,
@@ -208,6 +208,11 @@ def _finish(settings: Settings, found: data.Data, head: WeakHead[WeakOutput], tr
     )
     record.finish(settings.out, outcome)
     return outcome
+
+
+def _chosen(settings: Settings) -> str:
+    """The checkpoint that is exported."""
+    return BEST if settings.sections.select == "held-out" else BEST_ON_TEST
 
 
 def _column(settings: Settings, found: data.Data, head: WeakHead[WeakOutput], name: str) -> Column:
